@@ -1,0 +1,1 @@
+"""What limits training on this machine, measured."""

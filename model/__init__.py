@@ -1,0 +1,1 @@
+"""Backbones, heads, loss and checkpoints."""
