@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor, uint8
+from torch import Tensor, int64, uint8
 from torch import bool as bool8
-from torch import int64
 
 from kernels.label_schema import LABELS
 

@@ -12,6 +12,7 @@ see the same clips:
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ class ClipSpec:
     rule: Rule = "corrected"
     flip: bool = True  # flip every other clip, at random
     clips_per_video: int = 1  # clips of each video in an epoch
+    sampling: Literal["random", "even"] = "random"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -67,7 +69,7 @@ class Clip:
 
     epoch: int
     video: int  # index into the source's items
-    position: float  # [0, 1): where in the video the clip starts, as a share of possible starts
+    position: float  # [0, 1]: where in the video the clip starts, as a share of possible starts
     crop: tuple[int, int]  # (top, left) in the resized frame
     flip: bool
 
@@ -82,18 +84,29 @@ def start_frame(position: float, n_frames: int, span: int) -> int:
     """
     if n_frames < span:
         raise ValueError(f"has {n_frames} frames, a clip needs {span}")
-    return int(position * (n_frames - span + 1))
+    return min(int(position * (n_frames - span + 1)), n_frames - span)
 
 
 def clip_at(i: int, videos: int, spec: ClipSpec) -> Clip:
-    """The i-th clip of the endless stream over `videos` videos (i >= 0)."""
+    """The i-th clip of the endless stream over `videos` videos (i >= 0).
+
+    Sampling "random" (for training) shuffles every epoch and draws start, crop and flip; "even"
+    (for evaluation) goes through the videos in order and takes `clips_per_video` clips of each
+    from its first possible start to its last, centre crop, not flipped.
+    """
     clips_per_epoch = videos * spec.clips_per_video
     epoch, slot = divmod(i, clips_per_epoch)
+    height, width = spec.resize
+    if spec.sampling == "even":
+        video, clip = divmod(slot, spec.clips_per_video)
+        position = clip / (spec.clips_per_video - 1) if spec.clips_per_video > 1 else 0.5
+        return Clip(
+            epoch, video, position, ((height - spec.size) // 2, (width - spec.size) // 2), False
+        )
     video = int(_epoch_order(spec.seed, epoch, clips_per_epoch)[slot]) % videos
     # Raw generator words, not NumPy's distributions: those may change between releases.
     words = np.random.Philox(key=[spec.seed, i], counter=[0, 0, 0, 1]).random_raw(4)
     position, top, left, coin = (float(word >> 11) * 2.0**-53 for word in words.astype(object))
-    height, width = spec.resize
     crop = (int(top * (height - spec.size + 1)), int(left * (width - spec.size + 1)))
     return Clip(epoch, video, position, crop, spec.flip and coin < 0.5)
 

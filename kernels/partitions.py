@@ -17,7 +17,7 @@ Source: Wang et al., TPAMI 2021, section 3.2 (figure 3); diagonals as in the pub
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,7 @@ class Partition:
         return (self.blocks_of_cell == block).any(axis=1)[self.cell_of_pixel]
 
 
-@lru_cache(maxsize=None)
+@cache
 def partition(size: int, rule: Rule = "corrected") -> Partition:
     """The partition of a size x size frame; ValueError unless size is a multiple of 8.
 

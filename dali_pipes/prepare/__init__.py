@@ -1,0 +1,1 @@
+"""Make and check training data: `python -m dali_pipes.prepare --help`."""

@@ -1,0 +1,37 @@
+"""Frames to a video file, through the encoders of PyAV's wheel."""
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+
+def write_video(
+    path: Path | str,
+    frames: Iterable[NDArray[np.uint8]],
+    codec: str = "libx264",
+    fps: int = 25,
+    keyframe_every: int = 12,
+    b_frames: int = 2,
+    pix_fmt: str = "yuv420p",
+    options: dict[str, str] | None = None,
+) -> None:
+    """Encode uint8 RGB frames [H,W,3], all of one even size; the container follows the suffix.
+
+    Codecs: libx264, libx265, mpeg4 (UCF101's MPEG-4 ASP), libvpx-vp9, mjpeg, ffv1.
+    """
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps, options=options or {})
+        stream.pix_fmt = pix_fmt
+        stream.codec_context.gop_size = keyframe_every
+        if codec in ("libx264", "libx265", "mpeg4"):
+            stream.codec_context.max_b_frames = b_frames
+        for number, image in enumerate(frames):
+            stream.height, stream.width = image.shape[:2]
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())

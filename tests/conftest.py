@@ -1,0 +1,34 @@
+"""Fixtures shared by all tests: real data, GPU expectations, caches out of the way."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# CuPy creates its cache folder on import, also where there is no GPU.
+os.environ.setdefault("CUPY_CACHE_DIR", os.path.join(tempfile.gettempdir(), "sts-dali-cupy-cache"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with real clips: videos/, frames/, golden/."""
+    folder = os.environ.get("STS_TEST_DATA")
+    if not folder:
+        pytest.skip("set STS_TEST_DATA to a folder with videos/, frames/ and golden/")
+    path = Path(folder).resolve()
+    assert path.is_dir(), f"STS_TEST_DATA={folder} is not a folder"
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _gpu(request: pytest.FixtureRequest) -> None:
+    """Tests marked `gpu` skip without a GPU, and fail where one is expected."""
+    if request.node.get_closest_marker("gpu") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        if os.environ.get("STS_EXPECT_GPU"):
+            pytest.fail("STS_EXPECT_GPU is set, but torch sees no GPU")
+        pytest.skip("needs an NVIDIA GPU")
