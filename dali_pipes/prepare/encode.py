@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -23,14 +25,16 @@ def write_video(
 
     Codecs: libx264, libx265, mpeg4 (UCF101's MPEG-4 ASP), libvpx-vp9, mjpeg, ffv1.
     """
+    frames = iter(frames)
+    first = next(frames)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps, options=options or {})
+        stream = cast(av.VideoStream, container.add_stream(codec, rate=fps, options=options or {}))
+        stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = pix_fmt
         stream.codec_context.gop_size = keyframe_every
         if codec in ("libx264", "libx265", "mpeg4"):
             stream.codec_context.max_b_frames = b_frames
-        for number, image in enumerate(frames):
-            stream.height, stream.width = image.shape[:2]
+        for number, image in enumerate(chain([first], frames)):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, fps)
             container.mux(stream.encode(frame))
