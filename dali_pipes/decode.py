@@ -1,0 +1,254 @@
+"""Frames of a video by number, exactly, on the CPU through PyAV.
+
+Frame n is the n-th picture a decoder shows, counted from 0. Seeking by time stamps finds another
+one in many real files (AVI has no presentation times; packed B-frames make them up), so the rule
+is to decode from the start and count. A late clip of an MP4 or Matroska file is reached through
+the keyframe before it, if each frame can be told by its unique time stamp.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import av
+
+# Containers whose packets carry true presentation times and which seek to a keyframe exactly.
+_SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+_SEEK_FROM = 64  # frames: up to here, decoding costs no more than listing the packets
+
+
+class BadVideo(Exception):
+    """A video, or a clip of it, that cannot be used: which file, at what stage, and why."""
+
+    def __init__(self, path: Path | str, stage: str, reason: str) -> None:
+        super().__init__(str(path), stage, reason)
+        self.path, self.stage, self.reason = str(path), stage, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.stage}: {self.reason}"
+
+
+class TooShort(BadVideo):
+    """Decoding ended before the clip did; `frames` is how many frames there are."""
+
+    def __init__(self, path: Path | str, stage: str, reason: str, frames: int) -> None:
+        super().__init__(path, stage, reason)
+        self.args = (str(path), stage, reason, frames)
+        self.frames = frames
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What can be known of a video without decoding it."""
+
+    frames: int  # packets; damaged and packed files can decode to fewer
+    height: int  # as coded: a rotated video is shown with the two swapped
+    width: int
+    codec: str  # FFmpeg's name: h264, mpeg4, vp9, ...
+
+
+def probe(path: Path | str) -> VideoInfo:
+    """Count a video's packets. Raises BadVideo if there is no video in the file."""
+    with _opened(path, "open") as (container, stream):
+        context = stream.codec_context
+        if not (context.height and context.width):
+            raise BadVideo(path, "open", "its frame size is unknown")
+        packets = sum(
+            1 for packet in container.demux(stream) if packet.size and not packet.is_discard
+        )
+        if not packets:
+            raise BadVideo(path, "open", "has no frames")
+        return VideoInfo(packets, context.height, context.width, context.name)
+
+
+def read_frames(
+    path: Path | str, numbers: Sequence[int], resize: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """The frames with the given numbers (0-based, rising) -> uint8 RGB [T,H,W,3].
+
+    `resize` (height, width): resized bilinearly without antialiasing, as the published pipeline
+    did; None: native size. Rotation metadata is applied. Raises TooShort if the video ends before
+    the last frame, BadVideo if it cannot be decoded up to there without errors.
+    """
+    return read_clip(path, numbers, resize)[0]
+
+
+def read_clip(
+    path: Path | str, numbers: Sequence[int], resize: tuple[int, int] | None = None
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """`read_frames`, and the native (height, width) of the first frame."""
+    if not len(numbers) or numbers[0] < 0 or any(b <= a for a, b in pairwise(numbers)):
+        raise ValueError(f"frame numbers must rise from 0 or later, got {list(numbers)}")
+    if numbers[0] >= _SEEK_FROM:
+        images = _read_by_time(path, numbers, resize)
+        if images is not None:
+            return images
+    return _read_by_counting(path, numbers, resize)
+
+
+def _read_by_counting(
+    path: Path | str, numbers: Sequence[int], resize: tuple[int, int] | None
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    images = _Images(path, len(numbers), resize)
+    wanted = iter(numbers)
+    number, count = next(wanted), 0
+    with _opened(path, "decode") as (container, stream):
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise BadVideo(path, "decode", f"frame {count} is damaged")
+            if not count and not (frame.key_frame or frame.pict_type == _I_PICTURE):
+                raise BadVideo(path, "decode", "its first frame is no keyframe")
+            if count == number:
+                images.add(frame)
+                if images.full:
+                    return images.result()
+                number = next(wanted)
+            count += 1
+    if not count:
+        raise BadVideo(path, "decode", "has no frames")
+    raise TooShort(path, "decode", f"has {count} frames, frame {numbers[-1]} was asked for", count)
+
+
+def _read_by_time(
+    path: Path | str, numbers: Sequence[int], resize: tuple[int, int] | None
+) -> tuple[NDArray[np.uint8], tuple[int, int]] | None:
+    """Read from the keyframe before the first frame; None where that is not certain to be exact."""
+    images = _Images(path, len(numbers), resize)
+    try:
+        status = os.stat(path)
+        times = _time_stamps(str(path), status.st_mtime_ns, status.st_size)
+        if times is None or numbers[-1] >= len(times.shown):
+            return None
+        wanted = [int(times.shown[number]) for number in numbers]
+        keyframe = int(times.key[np.searchsorted(times.key, wanted[0], side="right") - 1])
+        if keyframe == times.key[0]:
+            return None  # nothing to skip
+        with _opened(path, "decode") as (container, stream):
+            container.seek(keyframe, stream=stream)
+            decodable = False
+            for frame in container.decode(stream):
+                if frame.is_corrupt or frame.pts is None:
+                    return None
+                # Pictures before the keyframe may lack what they refer to. An I picture: frames
+                # that refresh step by step are keyframes to some muxers.
+                decodable |= frame.pts in times.key and frame.pict_type == _I_PICTURE
+                due = wanted[images.count]
+                if frame.pts > due or (frame.pts == due and not decodable):
+                    return None
+                if frame.pts == due:
+                    images.add(frame)
+                    if images.full:
+                        return images.result()
+    except (BadVideo, OSError):
+        pass  # counting decides, and says what is wrong
+    return None
+
+
+_I_PICTURE = 1  # FFmpeg's AV_PICTURE_TYPE_I
+
+
+@dataclass(frozen=True)
+class _Times:
+    shown: NDArray[np.int64]  # time stamp of every frame in the order shown
+    key: NDArray[np.int64]  # of the keyframes among them
+
+
+@lru_cache(maxsize=8)
+def _time_stamps(path: str, mtime_ns: int, size: int) -> _Times | None:
+    """The time stamps of a file, or None where frames cannot be told by them."""
+    with _opened(path, "open") as (container, stream):
+        if container.format.name not in _SEEKABLE:
+            return None
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        stamps = [packet.pts for packet in packets]
+    if None in stamps or len(set(stamps)) < len(stamps) or not stamps:
+        return None
+    first = packets[0]
+    if not first.is_keyframe or first.pts != min(cast(list[int], stamps)):
+        return None  # pictures before the first keyframe: a decoder may show them or not
+    shown = sorted(cast(int, packet.pts) for packet in packets if not packet.is_discard)
+    key = sorted(cast(int, packet.pts) for packet in packets if packet.is_keyframe)
+    return _Times(np.array(shown, np.int64), np.array(key, np.int64))
+
+
+class _Images:
+    """The frames kept: converted to RGB, turned upright and resized one by one."""
+
+    def __init__(self, path: Path | str, total: int, resize: tuple[int, int] | None) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._path, self._total, self._resize = path, total, resize
+        self._reformatter = VideoReformatter()  # one for all frames: it caches its set-up
+        self._kept: NDArray[np.uint8] | None = None
+        self._native = (0, 0)
+        self.count = 0
+
+    @property
+    def full(self) -> bool:
+        return self.count == self._total
+
+    def add(self, frame: "av.VideoFrame") -> None:
+        rgb = self._reformatter.reformat(frame, format="rgb24")
+        image: NDArray[np.uint8] = rgb.to_ndarray()  # type: ignore[assignment]
+        if frame.rotation % 360:
+            image = np.rot90(image, frame.rotation // 90)
+        native = (image.shape[0], image.shape[1])
+        if self._kept is None:
+            self._native = native
+            self._kept = np.empty((self._total, *(self._resize or native), 3), np.uint8)
+        if self._resize is not None:
+            height, width = self._resize
+            resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+            image = cast(NDArray[np.uint8], resized)
+        elif native != self._native:
+            raise BadVideo(self._path, "decode", "its frame size changes within the clip")
+        self._kept[self.count] = image
+        self.count += 1
+
+    def result(self) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        assert self._kept is not None
+        return self._kept, self._native
+
+
+@contextmanager
+def _opened(
+    path: Path | str, stage: str
+) -> "Iterator[tuple[av.container.InputContainer, av.VideoStream]]":
+    """The container and its video stream. FFmpeg's and the system's errors become BadVideo."""
+    import av
+
+    try:
+        # Only files: a playlist dressed as a video must not open network addresses. HMDB51 has
+        # metadata that is not UTF-8, which is no reason to refuse good files.
+        with av.open(
+            str(path), metadata_errors="replace", options={"protocol_whitelist": "file"}
+        ) as container:
+            streams = [s for s in container.streams.video if not _is_cover(s)]
+            if not streams:
+                raise BadVideo(path, "open", "has no video stream")
+            stream = streams[0]
+            stream.codec_context.thread_type = "NONE"  # workers are the parallelism
+            # A decoder hides damage (grey or repeated blocks) unless it is told to stop at it.
+            stream.codec_context.options = {"err_detect": "explode"}
+            yield container, stream
+    except (av.FFmpegError, OSError) as error:
+        reason = error.strerror or type(error).__name__
+        raise BadVideo(path, stage, reason[0].lower() + reason[1:]) from error
+
+
+def _is_cover(stream: "av.VideoStream") -> bool:
+    from av.stream import Disposition
+
+    return bool(stream.disposition & Disposition.attached_pic)
