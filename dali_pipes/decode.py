@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import av
+    from av.video.reformatter import VideoReformatter
 
 # Containers whose packets carry true presentation times and which seek to a keyframe exactly.
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
@@ -104,21 +105,37 @@ def _read_by_counting(
     images = _Images(path, len(numbers), resize)
     wanted = iter(numbers)
     number, count = next(wanted), 0
+    for frame in decoded(path):
+        if count == number:
+            images.add(frame)
+            if images.full:
+                return images.result()
+            number = next(wanted)
+        count += 1
+    raise TooShort(path, "decode", f"has {count} frames, frame {numbers[-1]} was asked for", count)
+
+
+def decoded(path: Path | str) -> "Iterator[av.VideoFrame]":
+    """Every frame of a video, from the first. Raises BadVideo where it cannot go on soundly."""
+    count = 0
     with _opened(path, "decode") as (container, stream):
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 raise BadVideo(path, "decode", f"frame {count} is damaged")
             if not count and not (frame.key_frame or frame.pict_type == _I_PICTURE):
                 raise BadVideo(path, "decode", "its first frame is no keyframe")
-            if count == number:
-                images.add(frame)
-                if images.full:
-                    return images.result()
-                number = next(wanted)
+            yield frame
             count += 1
     if not count:
         raise BadVideo(path, "decode", "has no frames")
-    raise TooShort(path, "decode", f"has {count} frames, frame {numbers[-1]} was asked for", count)
+
+
+def upright_rgb(frame: "av.VideoFrame", reformatter: "VideoReformatter") -> NDArray[np.uint8]:
+    """A decoded frame -> uint8 RGB [H,W,3], turned as its rotation metadata says."""
+    image = reformatter.reformat(frame, format="rgb24").to_ndarray()
+    if frame.rotation % 360:
+        image = np.rot90(image, frame.rotation // 90)
+    return cast(NDArray[np.uint8], image)
 
 
 def _read_by_time(
