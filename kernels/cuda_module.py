@@ -1,0 +1,134 @@
+"""From the text of .cu files to kernels that run: on a GPU through CuPy, on torch's streams.
+
+Kernels live in .cu and .cuh files and include nothing. `source` puts the files together, with
+their constants as `#define`s and `#line` marks, so that a compiler's messages point at the real
+file. The tests compile and run exactly this text without a GPU.
+
+Host code that drives kernels takes a `Device` and asks it for memory and for kernels. `CudaDevice`
+is the GPU; the tests have another, which runs the kernels on the CPU.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+FOLDER = Path(__file__).parent
+OPTIONS = ("--std=c++17", "--fmad=false")  # no fused multiply-add: bits equal to the CPU's
+ASKED_SHARED_BYTES = 48 << 10  # a block gets this much shared memory; more has to be asked for
+
+Defines = tuple[tuple[str, int | float | str], ...]  # a float becomes a float32 literal
+Launch = Callable[..., None]  # launch(kernel, grid, block, arguments, shared_bytes=0)
+
+
+class Device(Protocol):
+    """Where kernels run. Its arrays are torch tensors on a GPU, NumPy arrays on the CPU."""
+
+    def empty(self, shape: Sequence[int], dtype: DTypeLike) -> Any: ...
+
+    def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> Any: ...
+
+    def table(self, array: NDArray[Any]) -> Any:
+        """A copy of a constant table on the device, made once for each array object."""
+
+    def module(self, files: tuple[str, ...], defines: Defines) -> Launch:
+        """The kernels of `files` as launch(kernel, grid, block, arguments, shared_bytes=0).
+
+        `arguments` are contiguous arrays of this device and NumPy scalars. A Python number is a
+        TypeError: it would silently take another width than the kernel's parameter has.
+        """
+
+
+def source(files: Sequence[str], defines: Defines = ()) -> str:
+    """The text to compile: the `#define`s, then the files of this folder one after another."""
+    parts = [f"#define {name} {_literal(value)}\n" for name, value in defines]
+    parts += [f'#line 1 "kernels/{file}"\n{(FOLDER / file).read_text()}\n' for file in files]
+    return "".join(parts)
+
+
+def _literal(value: int | float | str) -> str:
+    return f"{np.float32(value)!s}f" if isinstance(value, float) else str(value)
+
+
+class CudaDevice:
+    """A GPU. Memory comes from torch; launches go to torch's current stream and wait for nothing.
+
+    The first use of a module compiles it and the first use of a table copies it; so call once
+    before capturing a CUDA graph.
+    """
+
+    def __init__(self, device: "torch.device") -> None:
+        import torch
+
+        self._torch = torch
+        self._index = torch.cuda.current_device() if device.index is None else device.index
+        self._device = torch.device("cuda", self._index)
+
+    def empty(self, shape: Sequence[int], dtype: DTypeLike) -> "torch.Tensor":
+        return self._torch.empty(tuple(shape), dtype=self._dtype(dtype), device=self._device)
+
+    def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> "torch.Tensor":
+        return self._torch.zeros(tuple(shape), dtype=self._dtype(dtype), device=self._device)
+
+    def table(self, array: NDArray[Any]) -> "torch.Tensor":
+        key = (id(array), self._index)
+        if key not in _tables:
+            _tables[key] = (array, self._torch.tensor(array, device=self._device))
+        return _tables[key][1]
+
+    def module(self, files: tuple[str, ...], defines: Defines) -> Launch:
+        import cupy
+
+        def launch(
+            kernel: str,
+            grid: tuple[int, ...],
+            block: tuple[int, ...],
+            arguments: Sequence[Any],
+            shared_bytes: int = 0,
+        ) -> None:
+            stream = self._torch.cuda.current_stream(self._device)
+            values = tuple(self._value(argument) for argument in arguments)
+            with cupy.cuda.Device(self._index), cupy.cuda.Stream.from_external(stream):
+                function = _function(files, defines, self._index, kernel, shared_bytes)
+                function(grid, block, values, shared_mem=shared_bytes)
+
+        return launch
+
+    def _dtype(self, dtype: DTypeLike) -> "torch.dtype":
+        return getattr(self._torch, np.dtype(dtype).name)
+
+    def _value(self, argument: Any) -> np.generic:
+        if isinstance(argument, np.generic):
+            return argument
+        if not isinstance(argument, self._torch.Tensor):
+            raise TypeError(f"a kernel takes tensors and NumPy scalars, got {type(argument)}")
+        if argument.device != self._device or not argument.is_contiguous():
+            raise ValueError(f"a kernel takes contiguous tensors on {self._device}")
+        return np.uintp(argument.data_ptr())
+
+
+# The array is kept so that its id stays its own.
+_tables: dict[tuple[int, int], tuple[NDArray[Any], "torch.Tensor"]] = {}
+
+
+@cache
+def _module(files: tuple[str, ...], defines: Defines, device: int) -> Any:
+    import cupy
+
+    return cupy.RawModule(code=source(files, defines), options=OPTIONS)
+
+
+@cache
+def _function(
+    files: tuple[str, ...], defines: Defines, device: int, kernel: str, shared_bytes: int
+) -> Any:
+    function = _module(files, defines, device).get_function(kernel)
+    if shared_bytes + function.shared_size_bytes > ASKED_SHARED_BYTES:
+        function.max_dynamic_shared_size_bytes = shared_bytes
+    return function
