@@ -26,9 +26,10 @@ def test_c3d_has_the_published_size() -> None:
 @pytest.mark.parametrize("name", BACKBONES)
 def test_stages_narrow_down_to_the_pooled_features(name: str) -> None:
     backbone = BACKBONES[name](width=0.1).eval()
+    clips = frames(2, 16, 64)
     with torch.no_grad():
-        maps = [backbone.features(frames(), stage) for stage in backbone.stages]
-        pooled = backbone(frames())
+        maps = [backbone.features(clips, stage) for stage in backbone.stages]
+        pooled = backbone(clips)
     assert maps[-1].shape[:2] == (2, backbone.channels) == pooled.shape
     torch.testing.assert_close(pooled, maps[-1].mean(dim=(2, 3, 4)))
     sides = [m.shape[-1] for m in maps]
