@@ -48,7 +48,7 @@ train: samples ## train on the sample videos for a few minutes
 test: venv ## run every test
 	$(BIN)/python -m pytest
 
-test-gpu: venv ## run every test; those that need a GPU fail where there is none
+test-gpu: venv ## run the tests that need a GPU; they fail where there is none
 	STS_EXPECT_GPU=1 $(BIN)/python -m pytest -m gpu
 
 lint: venv ## check style and who imports whom
