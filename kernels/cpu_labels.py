@@ -40,6 +40,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -73,6 +74,7 @@ _FIRST = tuple(blocks.start for blocks in PATTERN_SLICES)
 _END = tuple(blocks.stop for blocks in PATTERN_SLICES)
 _RINGS = PATTERN_SLICES[1]
 
+Array = NDArray[Any]
 _compiled = njit(cache=True, nogil=True, error_model="numpy")
 
 
@@ -116,7 +118,6 @@ def appearance_labels(frames: NDArray[np.uint8], rule: Rule) -> NDArray[np.int64
             np.ascontiguousarray(frames[n]),
             cells.cell_of_pixel,
             cells.blocks_of_cell,
-            cells.area,
             rule == "reference",
             labels[n],
         )
@@ -152,7 +153,7 @@ os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive 
 
 
 @_compiled
-def _flow_scale(bits):  # uint32 [F,S,S,2], the bits of float32 flow -> float32 [2]
+def _flow_scale(bits: Array) -> Array:  # uint32 [F,S,S,2], the bits of float32 flow -> float32 [2]
     fields, size = bits.shape[:2]
     flat = bits.reshape(fields * size * size, 2)
     largest = np.zeros(2, np.uint32)
@@ -164,13 +165,22 @@ def _flow_scale(bits):  # uint32 [F,S,S,2], the bits of float32 flow -> float32 
         length += 1
     scale = np.empty(2, np.float32)
     for component in range(2):
-        binade = np.int64(largest[component] >> 23) - 127
+        binade = int(largest[component] >> 23) - 127
         scale[component] = 2.0 ** min(SUM_BITS - length - (binade + 1), 126)
     return scale
 
 
 @_compiled
-def _motion_clip(flow, scale, fraction, cell_of_pixel, blocks_of_cell, area, reference, labels):
+def _motion_clip(
+    flow: Array,
+    scale: Array,
+    fraction: np.float32,
+    cell_of_pixel: Array,
+    blocks_of_cell: Array,
+    area: Array,
+    reference: bool,
+    labels: Array,
+) -> None:
     fields = len(flow)
     candidates = fields - 1 if reference else fields  # frames of the global label
     for component in range(2):
@@ -205,7 +215,9 @@ def _motion_clip(flow, scale, fraction, cell_of_pixel, blocks_of_cell, area, ref
 
 
 @_compiled
-def _boundaries(flow, component, scale, fraction):
+def _boundaries(
+    flow: Array, component: int, scale: float, fraction: np.float32
+) -> tuple[Array, Array, Array]:
     """Flow [F,S,2S] -> X, Y int32 [S,S] and the magnitude of each field, int64 [F]."""
     fields, size = flow.shape[:2]
     x_sum = np.zeros((size, size), np.int32)
@@ -249,7 +261,9 @@ def _boundaries(flow, component, scale, fraction):
 
 
 @_compiled
-def _votes(x_sum, y_sum, fraction, cell_of_pixel, cells):
+def _votes(
+    x_sum: Array, y_sum: Array, fraction: np.float32, cell_of_pixel: Array, cells: int
+) -> Array:
     """X, Y int32 [S,S] -> orientation votes of each cell, int64 [cells,8]."""
     size = len(x_sum)
     votes = np.zeros((cells, ORIENTATIONS), np.int64)
@@ -271,13 +285,13 @@ def _votes(x_sum, y_sum, fraction, cell_of_pixel, cells):
 
 
 @_compiled
-def _magnitude(x, y):
-    x, y = np.float32(x), np.float32(y)
-    return np.sqrt(x * x + y * y)
+def _magnitude(x: np.signedinteger, y: np.signedinteger) -> np.float32:
+    wide, high = np.float32(x), np.float32(y)
+    return np.sqrt(wide * wide + high * high)
 
 
 @_compiled
-def _octant_share(t):
+def _octant_share(t: np.float32) -> np.float32:
     s = t * t
     r = _R6
     r = r * s + _R5
@@ -293,7 +307,13 @@ def _octant_share(t):
 
 
 @_compiled
-def _appearance_clip(frames, cell_of_pixel, blocks_of_cell, area, reference, labels):
+def _appearance_clip(
+    frames: Array,
+    cell_of_pixel: Array,
+    blocks_of_cell: Array,
+    reference: bool,
+    labels: Array,
+) -> None:
     overlap, octants = _colour_statistics(frames, cell_of_pixel, blocks_of_cell)
     chosen = np.empty(2 * _PATTERNS, np.int64)  # most diverse and most consistent, per pattern
     for pattern in range(_PATTERNS):
@@ -301,7 +321,7 @@ def _appearance_clip(frames, cell_of_pixel, blocks_of_cell, area, reference, lab
         chosen[2 * pattern] = first + np.argmin(overlap[first:end])
         chosen[2 * pattern + 1] = first + np.argmax(overlap[first:end])
     if reference:
-        colours = _exact_colours(frames, cell_of_pixel, blocks_of_cell, area, chosen)
+        colours = _exact_colours(frames, cell_of_pixel, blocks_of_cell, chosen)
     else:
         colours = np.empty(len(chosen) + 1, np.int64)
         for i in range(len(chosen)):
@@ -315,7 +335,9 @@ def _appearance_clip(frames, cell_of_pixel, blocks_of_cell, area, reference, lab
 
 
 @_compiled
-def _colour_statistics(frames, cell_of_pixel, blocks_of_cell):
+def _colour_statistics(
+    frames: Array, cell_of_pixel: Array, blocks_of_cell: Array
+) -> tuple[Array, Array]:
     """-> overlap float64 [28], the sum of the channels' IoU; octant counts int64 [28,8]."""
     clip_len, size = frames.shape[:2]
     cells = len(blocks_of_cell)
@@ -362,12 +384,14 @@ def _colour_statistics(frames, cell_of_pixel, blocks_of_cell):
 
 
 @_compiled
-def _octant(red, green, blue):  # 0..7; the label is one more
+def _octant(red: int, green: int, blue: int) -> int:  # 0..7; the label is one more
     return 4 * (1 - (blue >> 7)) + 2 * (red >> 7) + (green >> 7)
 
 
 @_compiled
-def _exact_colours(frames, cell_of_pixel, blocks_of_cell, area, chosen):
+def _exact_colours(
+    frames: Array, cell_of_pixel: Array, blocks_of_cell: Array, chosen: Array
+) -> Array:
     """Octant (1..8) of the most frequent exact colour of each chosen block, then of the clip.
 
     The smallest blue * 65536 + green * 256 + red wins a tie. Ring 1 counts other pixels than its
@@ -412,7 +436,7 @@ def _exact_colours(frames, cell_of_pixel, blocks_of_cell, area, chosen):
 
 
 @_compiled
-def _octant_of_most_frequent(keys):
+def _octant_of_most_frequent(keys: Array) -> int:
     best, best_count, start = 0, 0, 0
     for i in range(len(keys)):
         if keys[i] != keys[start]:

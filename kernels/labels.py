@@ -33,7 +33,7 @@ def clip_labels(frames: Array, flow: Array, rule: Rule = "corrected") -> Array:
     if isinstance(frames, torch.Tensor) and frames.device.type == "cpu":
         return torch.from_numpy(_cpu(frames.detach().numpy(), flow.detach().numpy(), rule))
 
-    from kernels import cuda_labels
+    from kernels import cuda_labels  # type: ignore[attr-defined]
 
     if isinstance(frames, torch.Tensor):
         return torch.cat(
