@@ -38,7 +38,12 @@ class BadVideo(Exception):
         self.path, self.stage, self.reason = str(path), stage, reason
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.stage}: {self.reason}"
+        return f"{printable(self.path)}: {self.stage}: {self.reason}"
+
+
+def printable(path: str) -> str:
+    """A path with bytes that are not UTF-8 written out, so that it can be printed and logged."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 class TooShort(BadVideo):
@@ -138,6 +143,18 @@ def upright_rgb(frame: "av.VideoFrame", reformatter: "VideoReformatter") -> NDAr
     return cast(NDArray[np.uint8], image)
 
 
+def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """uint8 [H,W,3] -> (height, width) bilinearly without antialiasing, as published."""
+    small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return cast(NDArray[np.uint8], small)
+
+
+def words(error: "OSError | av.FFmpegError") -> str:
+    """What the system or FFmpeg says of an error, without numbers and paths."""
+    reason = error.strerror or type(error).__name__
+    return reason[0].lower() + reason[1:]
+
+
 def _read_by_time(
     path: Path | str, numbers: Sequence[int], resize: tuple[int, int] | None
 ) -> tuple[NDArray[np.uint8], tuple[int, int]] | None:
@@ -217,18 +234,13 @@ class _Images:
         return self.count == self._total
 
     def add(self, frame: "av.VideoFrame") -> None:
-        rgb = self._reformatter.reformat(frame, format="rgb24")
-        image: NDArray[np.uint8] = rgb.to_ndarray()  # type: ignore[assignment]
-        if frame.rotation % 360:
-            image = np.rot90(image, frame.rotation // 90)
+        image = upright_rgb(frame, self._reformatter)
         native = (image.shape[0], image.shape[1])
         if self._kept is None:
             self._native = native
             self._kept = np.empty((self._total, *(self._resize or native), 3), np.uint8)
         if self._resize is not None:
-            height, width = self._resize
-            resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-            image = cast(NDArray[np.uint8], resized)
+            image = resized(image, self._resize)
         elif native != self._native:
             raise BadVideo(self._path, "decode", "its frame size changes within the clip")
         self._kept[self.count] = image
@@ -261,8 +273,7 @@ def _opened(
             stream.codec_context.options = {"err_detect": "explode"}
             yield container, stream
     except (av.FFmpegError, OSError) as error:
-        reason = error.strerror or type(error).__name__
-        raise BadVideo(path, stage, reason[0].lower() + reason[1:]) from error
+        raise BadVideo(path, stage, words(error)) from error
 
 
 def _is_cover(stream: "av.VideoStream") -> bool:

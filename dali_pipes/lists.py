@@ -1,0 +1,84 @@
+"""List files: which videos, where clips start, and their classes.
+
+A line is `class/video start_frame class_id`; start frames count from 1. The numbers may be left
+out. A single number is the class if it tells the folders apart, as in UCF101's own split files,
+and else the start frame. Names may hold spaces; a name that ends in a number needs both numbers.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+NO_START = -1  # no listed start frame: starts are drawn
+NO_CLASS = -1
+_LINE = re.compile(r"(?P<path>.*?\S)(?:\s+(?P<first>\d+))?(?:\s+(?P<second>\d+))?")
+_MAX_CLASS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a list."""
+
+    line: int  # counted from 1
+    path: str  # as written, relative to the root
+    start: int  # first frame, 0-based, or NO_START
+    class_id: int  # or NO_CLASS
+
+
+def read_list(path: Path | str) -> list[Entry]:
+    """Parse a list file. Raises ValueError, naming file and line, and if there is no entry."""
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig", errors="surrogateescape")
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such list file") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    if "\0" in text:
+        raise ValueError(f"{path}: is no text file; a list has lines `class/video start class_id`")
+    rows: list[tuple[int, str, int | None, int | None]] = []
+    for at, line in enumerate(text.split("\n"), start=1):
+        found = _LINE.fullmatch(line.strip())
+        if found is not None:
+            numbers = (int(n) if n else None for n in found.group("first", "second"))
+            rows.append((at, found["path"], next(numbers), next(numbers)))
+    if not rows:
+        raise ValueError(f"{path}: the list is empty")
+    single_is_class = _tells_folders_apart(rows)
+    entries = []
+    for at, name, start, class_id in rows:
+        if class_id is None and single_is_class:
+            start, class_id = None, start
+        if start == 0:
+            raise ValueError(f"{path}, line {at}: start frames count from 1, got 0")
+        if class_id is not None and class_id > _MAX_CLASS:
+            raise ValueError(f"{path}, line {at}: class {class_id} is too large")
+        entries.append(
+            Entry(
+                at,
+                name,
+                NO_START if start is None else start - 1,
+                NO_CLASS if class_id is None else class_id,
+            )
+        )
+    if len({entry.class_id == NO_CLASS for entry in entries}) > 1:
+        at = next(entry.line for entry in entries if entry.class_id == NO_CLASS)
+        raise ValueError(f"{path}, line {at}: has no class, other lines have one")
+    return entries
+
+
+def _tells_folders_apart(rows: Sequence[tuple[int, str, int | None, int | None]]) -> bool:
+    """Whether the single numbers of a list are classes: one for each folder, all different."""
+    singles = {(os.path.dirname(name), a) for _, name, a, b in rows if a is not None and b is None}
+    folders, numbers = {f for f, _ in singles}, {n for _, n in singles}
+    return len(singles) > 1 and len(folders) == len(numbers) == len(singles)
+
+
+def inside(root: Path | str, entry: Entry, data_list: Path | str) -> str:
+    """The entry's path relative to `root`. Raises ValueError if it leads out of it."""
+    root = os.path.abspath(root)
+    path = os.path.normpath(os.path.join(root, entry.path))
+    if ".." in Path(entry.path).parts or os.path.commonpath([root, path]) != root or path == root:
+        raise ValueError(f"{data_list}, line {entry.line}: {entry.path} is not inside {root}")
+    return os.path.relpath(path, root)
