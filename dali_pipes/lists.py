@@ -75,10 +75,11 @@ def _tells_folders_apart(rows: Sequence[tuple[int, str, int | None, int | None]]
     return len(singles) > 1 and len(folders) == len(numbers) == len(singles)
 
 
-def inside(root: Path | str, entry: Entry, data_list: Path | str) -> str:
+def inside(root: Path, entry: Entry, data_list: Path | str) -> str:
     """The entry's path relative to `root`. Raises ValueError if it leads out of it."""
-    root = os.path.abspath(root)
-    path = os.path.normpath(os.path.join(root, entry.path))
-    if ".." in Path(entry.path).parts or os.path.commonpath([root, path]) != root or path == root:
+    path = entry.path
+    if path.startswith("/"):  # relpath is slow: most entries are relative
+        path = os.path.relpath(path, os.path.abspath(root))
+    if ".." in path.split("/") or os.path.normpath(path) == ".":
         raise ValueError(f"{data_list}, line {entry.line}: {entry.path} is not inside {root}")
-    return os.path.relpath(path, root)
+    return os.path.normpath(path)

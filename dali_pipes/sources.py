@@ -112,7 +112,7 @@ def open_source(
     if videos is None or (data_list is None and Path(videos).is_file()):
         data_list, videos = data_list or videos, None
         assert data_list is not None
-        if Path(data_list).suffix.lower() in VIDEO_SUFFIXES:
+        if _is_video_name(str(data_list)):
             raise ValueError(f"{data_list}: is a video; give its folder, or a list of videos")
     if data_list is None:
         assert videos is not None
@@ -181,7 +181,7 @@ class VideoFiles(_Items):
             os.path.join(inner, entry.name)
             for inner, entries in _walk(root, left_out)
             for entry in entries or ()
-            if Path(entry.name).suffix.lower() in VIDEO_SUFFIXES and not _is_folder(entry)
+            if _is_video_name(entry.name) and not _is_folder(entry)
         )
         if not files:
             known = " ".join(sorted(VIDEO_SUFFIXES))
@@ -460,6 +460,10 @@ def _walk(
         yield inner, entries
 
 
+def _is_video_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -483,7 +487,7 @@ class _Completion:
 
     def __call__(self, inner: str) -> str:
         path = os.path.join(self._root, inner)
-        if Path(inner).suffix.lower() in VIDEO_SUFFIXES:
+        if _is_video_name(inner):
             return path
         folder, name = os.path.split(path)
         if folder not in self._files:

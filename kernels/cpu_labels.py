@@ -75,6 +75,7 @@ _END = tuple(blocks.stop for blocks in PATTERN_SLICES)
 _RINGS = PATTERN_SLICES[1]
 
 Array = NDArray[Any]
+Int = np.integer | int
 _compiled = njit(cache=True, nogil=True, error_model="numpy")
 
 
@@ -118,6 +119,7 @@ def appearance_labels(frames: NDArray[np.uint8], rule: Rule) -> NDArray[np.int64
             np.ascontiguousarray(frames[n]),
             cells.cell_of_pixel,
             cells.blocks_of_cell,
+            cells.area,
             rule == "reference",
             labels[n],
         )
@@ -165,7 +167,7 @@ def _flow_scale(bits: Array) -> Array:  # uint32 [F,S,S,2], the bits of float32 
         length += 1
     scale = np.empty(2, np.float32)
     for component in range(2):
-        binade = int(largest[component] >> 23) - 127
+        binade = int(np.int64(largest[component] >> 23)) - 127
         scale[component] = 2.0 ** min(SUM_BITS - length - (binade + 1), 126)
     return scale
 
@@ -196,7 +198,10 @@ def _motion_clip(
             first = _FIRST[pattern]
             best, best_mean = first, -1.0
             for block in range(first, _END[pattern]):
-                mean = np.float64(block_votes[block].sum()) / np.float64(area[block])
+                total = np.int64(0)
+                for bin_ in range(ORIENTATIONS):
+                    total += block_votes[block, bin_]
+                mean = np.float64(total) / np.float64(area[block])
                 if mean > best_mean:
                     best, best_mean = block, mean
             turn = 4 if reference else 0
@@ -232,8 +237,9 @@ def _boundaries(
                 )
             q[r + 1, 0] = q[r + 1, 1]
             q[r + 1, size + 1] = q[r + 1, size]
-        q[0] = q[1]
-        q[size + 1] = q[size]
+        for c in range(size + 2):
+            q[0, c] = q[1, c]
+            q[size + 1, c] = q[size, c]
         for r in range(size):
             total = np.int64(0)
             for c in range(size):
@@ -285,7 +291,7 @@ def _votes(
 
 
 @_compiled
-def _magnitude(x: np.signedinteger, y: np.signedinteger) -> np.float32:
+def _magnitude(x: Int, y: Int) -> np.float32:
     wide, high = np.float32(x), np.float32(y)
     return np.sqrt(wide * wide + high * high)
 
@@ -311,6 +317,7 @@ def _appearance_clip(
     frames: Array,
     cell_of_pixel: Array,
     blocks_of_cell: Array,
+    area: Array,
     reference: bool,
     labels: Array,
 ) -> None:
@@ -321,13 +328,12 @@ def _appearance_clip(
         chosen[2 * pattern] = first + np.argmin(overlap[first:end])
         chosen[2 * pattern + 1] = first + np.argmax(overlap[first:end])
     if reference:
-        colours = _exact_colours(frames, cell_of_pixel, blocks_of_cell, chosen)
+        colours = _exact_colours(frames, cell_of_pixel, blocks_of_cell, area, chosen)
     else:
         colours = np.empty(len(chosen) + 1, np.int64)
         for i in range(len(chosen)):
             colours[i] = np.argmax(octants[chosen[i]]) + 1
-        squares = octants[_FIRST[0] : _END[0]]  # they cover the frame
-        colours[-1] = np.argmax(squares.sum(axis=0)) + 1
+        colours[-1] = np.argmax(octants[BLOCKS]) + 1
     for i in range(len(chosen)):
         labels[2 * i] = chosen[i] - _FIRST[i // 2] + 1
         labels[2 * i + 1] = colours[i]
@@ -338,12 +344,15 @@ def _appearance_clip(
 def _colour_statistics(
     frames: Array, cell_of_pixel: Array, blocks_of_cell: Array
 ) -> tuple[Array, Array]:
-    """-> overlap float64 [28], the sum of the channels' IoU; octant counts int64 [28,8]."""
+    """-> overlap float64 [28], the sum of the channels' IoU; octant counts int64 [28+1,8].
+
+    The last row of octants counts the whole clip.
+    """
     clip_len, size = frames.shape[:2]
     cells = len(blocks_of_cell)
     octant_count = np.zeros((cells, OCTANTS), np.int64)
-    least = np.empty((BLOCKS, 3 * LEVELS), np.int32)
-    most = np.empty((BLOCKS, 3 * LEVELS), np.int32)
+    least = np.full((BLOCKS, 3 * LEVELS), size * size, np.int32)
+    most = np.zeros((BLOCKS, 3 * LEVELS), np.int32)
     for t in range(clip_len):
         count = np.zeros((cells, 3 * LEVELS), np.int32)
         for r in range(size):
@@ -360,87 +369,110 @@ def _colour_statistics(
                 if block != NO_BLOCK:
                     for level in range(3 * LEVELS):
                         block_count[block, level] += count[cell, level]
-        if t == 0:
-            least[:] = block_count
-            most[:] = block_count
         for block in range(BLOCKS):
             for level in range(3 * LEVELS):
                 least[block, level] = min(least[block, level], block_count[block, level])
                 most[block, level] = max(most[block, level], block_count[block, level])
 
     overlap = np.zeros(BLOCKS, np.float64)
-    octants = np.zeros((BLOCKS, OCTANTS), np.int64)
+    octants = np.zeros((BLOCKS + 1, OCTANTS), np.int64)
     for block in range(BLOCKS):
         for channel in range(3):
-            levels = slice(channel * LEVELS, (channel + 1) * LEVELS)
-            overlap[block] += np.float64(least[block, levels].sum()) / np.float64(
-                most[block, levels].sum()
-            )
+            intersection, union = np.int64(0), np.int64(0)
+            for level in range(channel * LEVELS, (channel + 1) * LEVELS):
+                intersection += least[block, level]
+                union += most[block, level]
+            overlap[block] += np.float64(intersection) / np.float64(union)
     for cell in range(cells):
-        for block in blocks_of_cell[cell]:
-            if block != NO_BLOCK:
-                octants[block] += octant_count[cell]
+        for octant in range(OCTANTS):
+            octants[BLOCKS, octant] += octant_count[cell, octant]
+            for block in blocks_of_cell[cell]:
+                if block != NO_BLOCK:
+                    octants[block, octant] += octant_count[cell, octant]
     return overlap, octants
 
 
 @_compiled
-def _octant(red: int, green: int, blue: int) -> int:  # 0..7; the label is one more
+def _octant(red: Int, green: Int, blue: Int) -> Int:  # 0..7; the label is one more
     return 4 * (1 - (blue >> 7)) + 2 * (red >> 7) + (green >> 7)
 
 
 @_compiled
 def _exact_colours(
-    frames: Array, cell_of_pixel: Array, blocks_of_cell: Array, chosen: Array
+    frames: Array, cell_of_pixel: Array, blocks_of_cell: Array, area: Array, chosen: Array
 ) -> Array:
     """Octant (1..8) of the most frequent exact colour of each chosen block, then of the clip.
 
-    The smallest blue * 65536 + green * 256 + red wins a tie. Ring 1 counts other pixels than its
+    The smallest blue * 65536 + green * 256 + red wins a tie. Ring 1 counts other samples than its
     own: the published code slices its bottom strip in time instead of space, so that the strip is
-    left out, and the first two frames of the ring with its inside, there black, are added.
+    left out, and the first two frames of the ring with its inside, there black, are counted too.
+
+    Samples are sorted by colour once. Their low byte says where they count: the cell (below 64),
+    whether in the rows of the bottom strip, whether in the first two frames.
     """
     clip_len, size = frames.shape[:2]
-    width = size // 8  # of a ring
-    inside, outside = _RINGS.start, _RINGS.start + 1
-    outer = size // 2 - 2 * width  # the square that ring 1 encloses starts here
-    sorted_ = np.empty(clip_len * size * size, np.int64)
-    colours = np.empty(len(chosen) + 1, np.int64)
-    for i in range(len(colours)):
-        samples = 0
-        for t in range(clip_len):
-            for r in range(size):
-                for c in range(size):
-                    weight = 1
-                    black = False
-                    if i < len(chosen):
-                        weight = 0
-                        in_ring_0 = False
-                        for block in blocks_of_cell[cell_of_pixel[r, c]]:
-                            weight += block == chosen[i]
-                            in_ring_0 = in_ring_0 or block == inside
-                        if chosen[i] == outside:
-                            if weight and r >= size - outer - width:
-                                weight = 0
-                            if t < 2 and outer <= min(r, c) and max(r, c) < size - outer:
-                                weight += 1
-                                black = in_ring_0
-                    key = (
-                        (np.int64(frames[t, r, c, 2]) << 16)
-                        + (np.int64(frames[t, r, c, 1]) << 8)
-                        + np.int64(frames[t, r, c, 0])
-                    )
-                    for _ in range(weight):
-                        sorted_[samples] = 0 if black else key
-                        samples += 1
-        colours[i] = _octant_of_most_frequent(np.sort(sorted_[:samples]))
+    ring = _RINGS.start + 1
+    strip = size - size // 4 - size // 8  # ring 1 ends size / 4 above the border, size / 8 wide
+    weight = np.zeros((256, len(chosen) + 1), np.int32)
+    count = np.zeros(len(chosen) + 1, np.int32)  # of the current colour; starts with black
+    for code in range(256):
+        cell, in_strip, early = code & 63, (code >> 6) & 1, code >> 7
+        weight[code, -1] = 1
+        if cell < len(blocks_of_cell):
+            for i in range(len(chosen)):
+                for block in blocks_of_cell[cell]:
+                    if block == chosen[i]:
+                        weight[code, i] = 1 - in_strip + early if block == ring else 1
+    for i in range(len(chosen)):
+        if chosen[i] == ring:
+            count[i] = 2 * area[_RINGS.start]
+
+    samples = np.empty(clip_len * size * size, np.uint32)  # blue, green, red, code: 8 bits each
+    n = 0
+    for t in range(clip_len):
+        for r in range(size):
+            place = (np.uint32(r >= strip) << 6) | (np.uint32(t < 2) << 7)
+            for c in range(size):
+                red, green, blue = frames[t, r, c, 0], frames[t, r, c, 1], frames[t, r, c, 2]
+                samples[n] = (
+                    (np.uint32(blue) << 24)
+                    | (np.uint32(green) << 16)
+                    | (np.uint32(red) << 8)
+                    | place
+                    | cell_of_pixel[r, c]
+                )
+                n += 1
+    spare = np.empty_like(samples)
+    for shift in (8, 16, 24):
+        _sort_by_byte(samples, shift, spare)
+        samples, spare = spare, samples
+
+    colours = np.zeros(len(count), np.int64)
+    most = np.zeros(len(count), np.int32)
+    colour = np.int64(0)
+    for n in range(len(samples) + 1):
+        sample = np.int64(samples[n] if n < len(samples) else -1)
+        if sample >> 8 != colour:
+            for i in range(len(count)):
+                if count[i] > most[i]:
+                    most[i] = count[i]
+                    colours[i] = _octant(colour & 255, (colour >> 8) & 255, colour >> 16) + 1
+                count[i] = 0
+            colour = sample >> 8
+        for i in range(len(count)):
+            count[i] += weight[sample & 255, i]
     return colours
 
 
 @_compiled
-def _octant_of_most_frequent(keys: Array) -> int:
-    best, best_count, start = 0, 0, 0
-    for i in range(len(keys)):
-        if keys[i] != keys[start]:
-            start = i
-        if i - start + 1 > best_count:
-            best, best_count = keys[i], i - start + 1
-    return _octant(best & 0xFF, (best >> 8) & 0xFF, best >> 16) + 1
+def _sort_by_byte(values: Array, shift: int, into: Array) -> None:
+    """Counting sort of uint32 by the byte at bit `shift`; equal bytes keep their order."""
+    start = np.zeros(257, np.int64)
+    for value in values:
+        start[((np.int64(value) >> shift) & 255) + 1] += 1
+    for bucket in range(256):
+        start[bucket + 1] += start[bucket]
+    for value in values:
+        byte = (np.int64(value) >> shift) & 255
+        into[start[byte]] = value
+        start[byte] += 1

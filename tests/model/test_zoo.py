@@ -1,5 +1,6 @@
 """R3D, R(2+1)D, S3D-G and the published checkpoints, against counts and a plain restatement."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,16 @@ def test_s3dg_gates_depend_on_the_whole_clip() -> None:
     torch.testing.assert_close(gate(x), expected)
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """With one thread torch computes small convolutions by a path that ignores the layout."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("name", [n for n in BACKBONES if not n.endswith("18")])
 def test_channels_last_and_compile_change_nothing(name: str) -> None:
     backbone = BACKBONES[name](width=0.1).eval()
