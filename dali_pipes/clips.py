@@ -58,6 +58,11 @@ class ClipSpec:
         """Frames to read where flow is computed: `reference` needs one past the clip."""
         return max(self.clip_len, self.flow_fields + 1)
 
+    @property
+    def needs(self) -> int:
+        """Video frames that a clip needs, flow included, from its first to its last."""
+        return self.span(self.frames_for_flow)
+
     def span(self, frames: int) -> int:
         """Video frames from the first to the last of `frames` clip frames, both counted."""
         return (frames - 1) * self.stride + 1
@@ -85,6 +90,28 @@ def start_frame(position: float, n_frames: int, span: int) -> int:
     if n_frames < span:
         raise ValueError(f"has {n_frames} frames, a clip needs {span}")
     return min(int(position * (n_frames - span + 1)), n_frames - span)
+
+
+def clip_start(
+    position: float, listed: int | None, packets: int, decoded: int | None, span: int
+) -> int:
+    """Where a clip of a real video starts: as listed, or else drawn by `start_frame`.
+
+    `decoded` is the true count where decoding has shown fewer frames than there are packets. The
+    answer is the same whether that was known before or is found while the clip is decoded: a
+    start that fits stays as it was drawn. Raises ValueError if the clip does not fit.
+    """
+    if listed is not None:
+        available = packets if decoded is None else decoded
+        if listed + span > available:
+            raise ValueError(
+                f"has {available} frames, the listed clip needs {listed + 1} to {listed + span}"
+            )
+        return listed
+    start = start_frame(position, packets, span)
+    if decoded is None or start + span <= decoded:
+        return start
+    return start_frame(position, decoded, span)
 
 
 def clip_at(i: int, videos: int, spec: ClipSpec) -> Clip:

@@ -182,6 +182,8 @@ def _open(path: Path) -> sqlite3.Connection | None:
         db = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.parent.stat().st_mode & 0o222:
+                return None  # read-only by intent: root could write all the same
             db = sqlite3.connect(path, timeout=10, check_same_thread=False)
             with db:
                 db.execute("BEGIN IMMEDIATE")  # fails where the file is not writable

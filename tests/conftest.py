@@ -8,6 +8,8 @@ import pytest
 
 # CuPy creates its cache folder on import, also where there is no GPU.
 os.environ.setdefault("CUPY_CACHE_DIR", os.path.join(tempfile.gettempdir(), "sts-dali-cupy-cache"))
+# Indexes of videos in read-only folders.
+os.environ["XDG_CACHE_HOME"] = os.path.join(tempfile.gettempdir(), "sts-dali-cache")
 
 
 @pytest.fixture(scope="session")

@@ -86,6 +86,11 @@ def test_index_lies_in_the_cache_folder_where_the_videos_are_read_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    read_only = tmp_path / "videos"
+    read_only.mkdir(mode=0o555)
+    index = Index(read_only / "index")
+    assert index.path is not None
+    assert index.path.parent == tmp_path / "cache" / "sts-dali"
     (tmp_path / "file").write_text("")
     index = Index(tmp_path / "file" / "index")  # no file can be made below a file
     assert index.path is not None

@@ -1,0 +1,132 @@
+"""DALI pipelines on the CPU: what the loader runs where there is no GPU, or flow is DIS.
+
+    videos:   workers decode, resize and compute flow -> DALI crops, flips, batches, prefetches
+    folders:  workers choose and examine images -> DALI reads, decodes, resizes, crops, flips
+
+Both give (frames, flow, report, reason); see `dali_pipes.fetch` for the last two. Crop and flip
+are data: DALI draws nothing, so every form of the pipeline yields the same clips.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from dali_pipes.fetch import Fetch, FetchClips, FetchImages
+
+if TYPE_CHECKING:
+    from nvidia.dali import Pipeline
+
+PREFETCH = 2  # batches that DALI prepares ahead
+
+
+def video_pipeline(fetch: FetchClips, batch_size: int, workers: int) -> "Pipeline":
+    """Clips decoded by workers: frames uint8 [T,S,S,3] and flow uint8 [F,S,S,2] a sample."""
+    from nvidia.dali import Pipeline, types
+
+    pipeline = Pipeline(
+        batch_size=batch_size, num_threads=1, device_id=None, **worker_arguments(workers)
+    )
+    with pipeline:
+        frames, flow, crop, flip, mask, report, reason = source(
+            fetch, workers, [(types.UINT8, "FHWC"), (types.UINT8, "FHWC")]
+        )
+        pipeline.set_outputs(
+            cropped(frames, crop, flip, fetch.spec.size),
+            cropped(flow, crop, flip, fetch.spec.size) ^ mask,
+            report,
+            reason,
+        )
+    return pipeline
+
+
+def image_pipeline(fetch: FetchImages, batch_size: int, workers: int) -> "Pipeline":
+    """Frame folders, one frame a sample: uint8 [S,S,3], flow uint8 [S,S,2].
+
+    A batch of clips is batch_size * T samples; as quick as T outputs stacked, and quicker to
+    build.
+    """
+    from nvidia.dali import Pipeline
+
+    pipeline = Pipeline(
+        batch_size=batch_size * fetch.spec.clip_len,
+        num_threads=max(1, workers),
+        device_id=None,
+        **worker_arguments(min(workers, 1)),
+    )
+    with pipeline:
+        pipeline.set_outputs(*image_graph(fetch, workers, "cpu"))
+    return pipeline
+
+
+def image_graph(fetch: FetchImages, workers: int, device: str) -> Any:
+    """Read, decode, resize, crop and flip, where `device` ("cpu" or "mixed") decodes."""
+    from nvidia.dali import fn, types
+
+    *paths, crop, flip, mask, report, reason = source(
+        fetch, min(workers, 1), [(types.UINT8, "")] * 3
+    )
+    height, width = fetch.spec.resize
+
+    def image(path: Any, kind: Any) -> Any:
+        decoded = fn.decoders.image(fn.io.file.read(path), device=device, output_type=kind)
+        resized = fn.resize(
+            decoded,
+            resize_y=height,
+            resize_x=width,
+            interp_type=types.INTERP_LINEAR,
+            antialias=False,  # as the published pipeline
+        )
+        return cropped(resized, crop, flip, fetch.spec.size, axes=(0, 1))
+
+    rgb, u, v = paths
+    flow = fn.cat(image(u, types.GRAY), image(v, types.GRAY), axis=2)
+    return image(rgb, types.RGB), flow ^ fn.reshape(mask, shape=[1, 1, 2]), report, reason
+
+
+def source(fetch: Fetch, workers: int, kinds: list[tuple[Any, str]]) -> Any:
+    """The outputs of a fetch as graph nodes; `kinds`: (type, layout) of its arrays."""
+    from nvidia.dali import fn, types
+
+    dtypes = [dtype for dtype, _ in kinds]
+    layouts = [layout for _, layout in kinds]
+    return fn.external_source(
+        fetch,
+        num_outputs=len(kinds) + 5,
+        batch=False,
+        parallel=workers > 0,
+        prefetch_queue_depth=PREFETCH if workers > 0 else None,
+        dtype=[*dtypes, types.INT32, types.INT32, types.UINT8, types.INT64, types.UINT8],
+        layout=[*layouts, "", "", "", "", ""],
+    )
+
+
+def cropped(images: Any, crop: Any, flip: Any, size: int, axes: tuple[int, int] = (1, 2)) -> Any:
+    """Cut size x size pixels at `crop` (top, left), mirrored if `flip`."""
+    from nvidia.dali import fn
+
+    return fn.flip(fn.slice(images, start=crop, shape=[size, size], axes=axes), horizontal=flip)
+
+
+def worker_arguments(workers: int) -> dict[str, Any]:
+    """Pipeline arguments for `workers` Python processes; 0: Python work is done in this one."""
+    arguments: dict[str, Any] = {"prefetch_queue_depth": PREFETCH}
+    if workers:
+        arguments |= {"py_num_workers": workers, "py_start_method": "spawn"}
+    return arguments
+
+
+@contextmanager
+def bare_main() -> Iterator[None]:
+    """Hide the main module while worker processes start.
+
+    A spawned process imports the main module again: a training script would import torch in every
+    worker, and a script without `if __name__ == "__main__"` would start itself without end.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

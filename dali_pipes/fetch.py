@@ -1,0 +1,202 @@
+"""From a slot of the stream to what a DALI pipeline takes in: the work of a decoding worker.
+
+A fetch is called with DALI's `SampleInfo` and never raises for a bad clip: it returns a
+placeholder of the same shapes, and the reason, by which the loader leaves the slot out.
+"""
+
+import os
+from multiprocessing import parent_process
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_pipes.clips import Clip, ClipSpec, clip_at, clip_start
+from dali_pipes.decode import BadVideo, TooShort, words
+from dali_pipes.flow import dis_flow
+from dali_pipes.index import UNKNOWN, Index, Row, Survey, probe
+from dali_pipes.jpeg import damage, image_name
+from dali_pipes.lists import NO_START
+from dali_pipes.sources import FrameFolders, Source
+from dali_pipes.trace import Trace
+
+Arrays = tuple[NDArray[Any], ...]
+
+
+class Share(NamedTuple):
+    """Which slots of the stream a process takes: every `step`-th from `first`."""
+
+    first: int
+    step: int
+
+    def slot(self, number: int) -> int:
+        return self.first + number * self.step
+
+
+class Fetch:
+    """What all fetches share: which clip a slot is, where it starts, and how failures come back.
+
+    Every sample is (arrays of the kind ..., crop int32 [2], flip int32, flow mask uint8
+    [1,1,1,2], report int64 [2] = (slot, start frame), reason uint8 [n], empty if all is well).
+    """
+
+    def __init__(
+        self, source: Source, spec: ClipSpec, known: Survey, share: Share, scratch: Path
+    ) -> None:
+        self.source, self.spec, self.known, self.share = source, spec, known, share
+        self.trace = Trace(scratch)
+        self._index: Index | None = None
+
+    def __call__(self, info: Any) -> Arrays:
+        number, part = self._number(info.idx_in_epoch)
+        slot = self.share.slot(number)
+        clip = clip_at(slot, len(self.source), self.spec)
+        start, reason = -1, b""
+        try:
+            start, arrays = self._clip(clip, part)
+        except BadVideo as error:
+            arrays = self.placeholder()
+            reason = os.fsencode("\0".join((error.path, error.stage, error.reason)))
+        finally:
+            self.trace.write("", "")
+        return (
+            *arrays,
+            np.array(clip.crop, np.int32),
+            np.array(clip.flip, np.int32),
+            # Mirrored, motion to the right becomes motion to the left: 255 - q is q ^ 255.
+            np.array([[[[255 * clip.flip, 0]]]], np.uint8),
+            np.array([slot, start], np.int64),
+            np.frombuffer(reason, np.uint8),
+        )
+
+    def _number(self, sample: int) -> tuple[int, int]:
+        """Which slot of the share a sample belongs to, and which part of the clip it is."""
+        return sample, 0
+
+    def read(self, item: int, numbers: range, part: int) -> Arrays:
+        """The arrays of a clip, or of a part of it. Raises BadVideo."""
+        raise NotImplementedError
+
+    def placeholder(self) -> Arrays:
+        """Arrays of the shapes that `read` returns."""
+        raise NotImplementedError
+
+    def _clip(self, clip: Clip, part: int) -> tuple[int, Arrays]:
+        path = self.source.paths[clip.video]
+        self.trace.write("open", path)
+        frames, decoded = self._counts(clip.video)
+        for attempt in range(2):
+            start = self._start(clip, frames, decoded)
+            numbers = range(start, start + self.spec.needs, self.spec.stride)
+            self.trace.write("decode", path)
+            try:
+                return start, self.read(clip.video, numbers, part)
+            except TooShort as error:
+                if attempt or not 0 < error.frames < frames:
+                    raise
+                decoded = error.frames
+                self._keep(clip.video, frames, decoded)
+        raise AssertionError
+
+    def _start(self, clip: Clip, frames: int, decoded: int | None) -> int:
+        listed = int(self.source.starts[clip.video])
+        span = self.spec.needs
+        try:
+            return clip_start(
+                clip.position, None if listed == NO_START else listed, frames, decoded, span
+            )
+        except ValueError as error:
+            raise BadVideo(self.source.paths[clip.video], "open", str(error)) from error
+
+    def _counts(self, item: int) -> tuple[int, int | None]:
+        """(frames as probed, true count if decoding showed fewer), probing what is unknown."""
+        if item in self.known.bad:
+            raise self.known.bad[item]
+        if self.known.frames[item] == UNKNOWN:
+            path, stamp = self.source.paths[item], self.source.stamp(item)
+            row = self._open_index().row(path)
+            if row is None or row.stamp != stamp:
+                row = probe(self.source, item, stamp)
+                self._open_index().put([row])
+            self.known.learn([item], row)
+            return self._counts(item)
+        decoded = int(self.known.decoded[item])
+        return int(self.known.frames[item]), None if decoded == UNKNOWN else decoded
+
+    def _keep(self, item: int, frames: int, decoded: int) -> None:
+        """Remember that decoding proved fewer frames, in this process and in the index."""
+        self.known.decoded[item] = decoded
+        index = self._open_index()
+        row = index.row(self.source.paths[item])
+        if row is not None and row.info is not None and row.info.frames == frames:
+            index.put([Row(row.path, row.stamp, row.info, decoded)])
+
+    def _open_index(self) -> Index:
+        if self._index is None:
+            self._index = Index(self.source.index_path)
+        return self._index
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_index": None}  # a process opens its own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if parent_process() is not None:  # in a worker: workers are the parallelism
+            cv2.setNumThreads(1)
+
+
+class FetchClips(Fetch):
+    """Resized frames uint8 [T,h,w,3] and DIS flow, coded, uint8 [F,h,w,2]."""
+
+    def read(self, item: int, numbers: range, part: int) -> Arrays:
+        frames, native = self.source.read_clip(item, numbers, self.spec.resize)
+        self.trace.write("flow", self.source.paths[item])
+        flow = dis_flow(frames, native)
+        return frames[: self.spec.clip_len], flow[: self.spec.flow_fields]
+
+    def placeholder(self) -> Arrays:
+        return (
+            np.zeros((self.spec.clip_len, *self.spec.resize, 3), np.uint8),
+            np.zeros((self.spec.flow_fields, *self.spec.resize, 2), np.uint8),
+        )
+
+
+class FetchImages(Fetch):
+    """One frame a sample: the paths of its RGB, u and v images, each examined first.
+
+    Fields beyond the last are asked for once more; who assembles the clip drops them.
+    """
+
+    source: FrameFolders
+
+    def __init__(
+        self, source: FrameFolders, spec: ClipSpec, known: Survey, share: Share, scratch: Path
+    ) -> None:
+        super().__init__(source, spec, known, share, scratch)
+        self._blank = os.path.join(scratch, "blank.jpg")
+        cv2.imwrite(self._blank, np.zeros((8, 8, 3), np.uint8))
+
+    def _number(self, sample: int) -> tuple[int, int]:
+        return divmod(sample, self.spec.clip_len)
+
+    def read(self, item: int, numbers: range, part: int) -> Arrays:
+        frames, *flow = self.source.folders(item)
+        field = min(part, self.spec.flow_fields - 1)
+        images = [(frames, numbers[part]), *((folder, numbers[field]) for folder in flow)]
+        return tuple(self._examined(folder, number) for folder, number in images)
+
+    def _examined(self, folder: str, number: int) -> NDArray[np.uint8]:
+        path = os.path.join(folder, image_name(number + 1))
+        try:
+            with open(path, "rb") as file:
+                wrong = damage(file.read())
+        except OSError as error:
+            wrong = words(error)
+        if wrong:
+            raise BadVideo(path, "decode", wrong)
+        return np.frombuffer(os.fsencode(path), np.uint8)
+
+    def placeholder(self) -> Arrays:
+        return (np.frombuffer(os.fsencode(self._blank), np.uint8),) * 3

@@ -1,0 +1,355 @@
+"""`ClipLoader`: labelled clips for a training loop, on its device.
+
+for batch in ClipLoader(videos="videos/", batch_size=8):
+    loss = step(batch.frames, batch.labels)  # uint8 [8,16,112,112,3], int64 [8,27]
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dali_pipes import cpu_pipeline
+from dali_pipes.batch import ClipBatch
+from dali_pipes.clips import ClipSpec, clip_at, clip_start, rank_slots
+from dali_pipes.decode import BadVideo, printable
+from dali_pipes.fetch import FetchClips, FetchImages, Share
+from dali_pipes.flow import resolve_flow
+from dali_pipes.index import UNKNOWN, Index, survey
+from dali_pipes.lists import NO_START
+from dali_pipes.running import Running
+from dali_pipes.sources import FrameFolders, Source, open_source
+from kernels.label_schema import Rule
+from kernels.labels import clip_labels
+
+if TYPE_CHECKING:
+    from nvidia.dali import Pipeline
+
+
+class NothingUsable(ValueError):
+    """No clip of the source can be used."""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A file that was left out. Each is reported once."""
+
+    path: str
+    stage: str  # open, decode or flow
+    reason: str
+    slot: int | None  # of the stream; None: found before the first clip
+
+    def __str__(self) -> str:
+        return f"{printable(self.path)}: {self.stage}: {self.reason}"
+
+
+class ClipLoader:
+    """An endless stream of labelled clips, in an order that depends on seed and items alone.
+
+    Iterating yields the batches of one epoch, `ClipBatch` on `device`. Batches run across the
+    ends of epochs: all have the same size, but for clips of bad files, which are left out.
+
+    videos: folder (recursive; a video's class is its folder), list file or Source; or
+    rgb_prefix: frames in the published layout, with or without flow_x_prefix, flow_y_prefix.
+    data_list: `class/video start_frame class_id` a line, start frames from 1.
+    batch_size: clips a process; clip_len: frames; stride: video frames a clip frame; resize:
+    (height, width) in pixels before the crop; size: side of the crop in pixels.
+    rule: corrected | reference; flow: auto | stored | tvl1 | nvof | dis.
+    sampling: random (training) | even (evaluation: in order, centre crop, no flip).
+    device: None is the GPU if there is one. rank takes every world_size-th slot of the stream.
+    num_workers: decoding processes; 0 decodes in this one. stall_seconds: after so long without
+    a batch LoaderStopped is raised. on_skip: called with each `Skip`; what it raises comes out.
+
+    Raises ValueError on arguments that cannot work, NothingUsable if no video can be used.
+    """
+
+    def __init__(
+        self,
+        videos: Path | str | Source | None = None,
+        *,
+        data_list: Path | str | None = None,
+        rgb_prefix: Path | str | None = None,
+        flow_x_prefix: Path | str | None = None,
+        flow_y_prefix: Path | str | None = None,
+        batch_size: int = 8,
+        clip_len: int = 16,
+        size: int = 112,
+        resize: tuple[int, int] = (128, 171),
+        stride: int = 1,
+        rule: Rule = "corrected",
+        flow: str = "auto",
+        flip: bool = True,
+        clips_per_video: int = 1,
+        sampling: Literal["random", "even"] = "random",
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 2,
+        stall_seconds: float = 300.0,
+        on_skip: Callable[[Skip], None] | None = None,
+    ) -> None:
+        if batch_size < 1 or num_workers < 0:
+            raise ValueError(
+                "batch_size must be at least 1 and num_workers at least 0, "
+                f"got {batch_size} and {num_workers}"
+            )
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must lie in 0..{world_size - 1}, got {rank}")
+        self.spec = ClipSpec(
+            clip_len, stride, resize, size, rule, flip, clips_per_video, sampling, seed
+        )
+        self.source = open_source(videos, data_list, rgb_prefix, flow_x_prefix, flow_y_prefix)
+        self.device, self._device_reason = _device(device)
+        self.flow, self._flow_reason = resolve_flow(flow, self.device.type, self.source.has_flow)
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.num_workers, self.stall_seconds = num_workers, stall_seconds
+        self.skipped: list[Skip] = []
+        self.consumed = 0  # slots of the stream that training has had, on all ranks together
+        self._on_skip = on_skip
+        self._reported: set[str] = set()
+        self._running: Running | None = None
+        self._barren = 0  # slots since the last usable clip
+
+        index = Index(self.source.index_path)
+        self._known = survey(self.source, index, progress=rank == 0)
+        index.close()
+        self._examine()
+
+    @property
+    def paths(self) -> list[str]:
+        """The file or folder of every item: what `ClipBatch.video` counts in."""
+        return list(self.source.paths)
+
+    @property
+    def clips_per_epoch(self) -> int:
+        """Slots of an epoch on all ranks together, those of bad files included."""
+        return len(self.source) * self.spec.clips_per_video
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next clip belongs to."""
+        return self.consumed // self.clips_per_epoch
+
+    def __len__(self) -> int:
+        """Batches left until the next epoch has begun."""
+        left = (self.epoch + 1) * self.clips_per_epoch - self.consumed
+        return math.ceil(left / self._global_batch)
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        epoch = self.epoch
+        while self.epoch == epoch:
+            yield self.next_batch()
+
+    def next_batch(self) -> ClipBatch:
+        """The next batch of the stream, whatever the epoch.
+
+        Raises LoaderStopped if decoding hangs or dies, NothingUsable if no clip of an epoch was
+        any good.
+        """
+        if self._running is None:
+            self._running = Running(self._build, self.stall_seconds)
+        slots = rank_slots(self.consumed, self.batch_size, self.rank, self.world_size)
+        raw = self._received(self._running.next())
+        if [report[0] for report in raw.reports] != list(slots):
+            raise AssertionError(f"the pipeline gave slots {raw.reports}, wanted {slots}")
+        self.consumed += self._global_batch
+
+        good = [n for n, bad in enumerate(raw.bad) if bad is None]
+        frames, flow = raw.frames, raw.flow
+        if len(good) < len(slots):
+            frames, flow = frames[good], flow[good]
+        for slot, bad in zip(slots, raw.bad, strict=True):
+            if bad is not None:
+                self._skip(bad, slot)
+        self._barren = 0 if good else self._barren + len(slots)
+        if self._barren >= self.clips_per_epoch:
+            raise NothingUsable(self._nothing())
+        clips = [clip_at(slots[n], len(self.source), self.spec) for n in good]
+        return ClipBatch(
+            frames,
+            flow,
+            clip_labels(frames, flow, self.spec.rule),
+            self._tensor([clip.video for clip in clips]),
+            self._tensor([raw.reports[n][1] for n in good]),
+            self._tensor([clip.crop for clip in clips]).reshape(-1, 2),
+            self._tensor([clip.flip for clip in clips]).bool(),
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch; nothing happens if the stream is already in it."""
+        if epoch != self.epoch:
+            self._jump(epoch * self.clips_per_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream is, and what it is a stream of: plain values."""
+        return {"consumed": self.consumed, "stream": self._stream()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where another loader stopped; batch size and number of ranks may differ.
+
+        Raises ValueError if that was a stream of other clips, and says what differs.
+        """
+        here, there = self._stream(), state["stream"]
+        different = [
+            f"{name} was {there.get(name)}, is {here.get(name)}"
+            for name in sorted({*here, *there})
+            if here.get(name) != there.get(name)
+        ]
+        if different:
+            raise ValueError(
+                f"the state is of another stream of clips: {'; '.join(different)}; "
+                "resume with the same data and arguments"
+            )
+        self._jump(int(state["consumed"]))
+
+    def close(self) -> None:
+        """End the decoding workers. Iterating again starts new ones."""
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+    def describe(self) -> str:
+        """What the loader does, for people, a line each."""
+        items, bad = len(self.source), len(self._known.bad)
+        unopened = int((self._known.frames == UNKNOWN).sum())
+        later = f", {unopened} of them opened later, by workers" if unopened > bad else ""
+        workers = self.num_workers
+        lines = [
+            ("device", f"{self.device} ({self._device_reason})"),
+            ("source", f"{self.source.name}: {items} clips or videos, {items - bad} usable{later}"),
+            ("decoder", self._decoder),
+            ("flow", f"{self.flow} ({self._flow_reason})"),
+            ("labels", f"27, rule {self.spec.rule}"),
+            ("workers", f"{workers} processes" if workers else "none: decoding in this process"),
+            ("epoch", f"{self.clips_per_epoch} clips, {len(self)} batches of {self._global_batch}"),
+            ("memory", f"{self._memory / 2**20:.0f} MiB of batches under way"),
+        ]
+        if self.skipped:
+            shown = self.skipped[:_SHOWN_SKIPS]
+            more = len(self.skipped) - len(shown)
+            lines.append(("skipped", f"{len(self.skipped)} files"))
+            lines += [("", str(skip)) for skip in shown]
+            lines += [("", f"... and {more} more")] if more else []
+        return "\n".join(f"{name:8} {text}" for name, text in lines)
+
+    @property
+    def _decoder(self) -> str:
+        if isinstance(self.source, FrameFolders):
+            return "JPEG images on the CPU (DALI)"
+        return "video on the CPU (PyAV)"
+
+    @property
+    def _global_batch(self) -> int:
+        return self.batch_size * self.world_size
+
+    @property
+    def _memory(self) -> int:
+        """Bytes of pixels that workers and DALI hold for batches not yet asked for."""
+        spec = self.spec
+        pixel = 3 * spec.clip_len + 2 * spec.flow_fields
+        decoded, cut = math.prod(spec.resize) * pixel, spec.size**2 * pixel
+        ahead = cpu_pipeline.PREFETCH
+        return self.batch_size * ((2 * ahead + 1) * decoded + (ahead + 1) * cut)
+
+    def _build(self, scratch: Path) -> "Pipeline":
+        share = Share(self.consumed + self.rank, self.world_size)
+        arguments = (self.spec, self._known, share, scratch)
+        if self.flow == "stored":
+            images = FetchImages(cast(FrameFolders, self.source), *arguments)
+            return cpu_pipeline.image_pipeline(images, self.batch_size, self.num_workers)
+        clips = FetchClips(self.source, *arguments)
+        return cpu_pipeline.video_pipeline(clips, self.batch_size, self.num_workers)
+
+    def _received(self, outputs: Any) -> "_Raw":
+        """A pipeline's outputs, a clip a row, on the loader's device."""
+        frames, flow = (torch.from_dlpack(output.as_tensor()) for output in outputs[:2])
+        reports = outputs[2].as_array()
+        reasons = [bytes(outputs[3].at(n)) for n in range(len(reports))]
+        if frames.ndim == 4:  # one frame a sample
+            parts = self.spec.clip_len
+            frames, flow = (images.unflatten(0, (-1, parts)) for images in (frames, flow))
+            flow = flow[:, : self.spec.flow_fields].contiguous()
+            reasons = [
+                next(filter(None, reasons[n : n + parts]), b"")
+                for n in range(0, len(reasons), parts)
+            ]
+            reports = reports[::parts]
+        bad = [BadVideo(*os.fsdecode(reason).split("\0")) if reason else None for reason in reasons]
+        return _Raw(frames.to(self.device), flow.to(self.device), reports.tolist(), bad)
+
+    def _tensor(self, values: list[Any]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self.device)
+
+    def _jump(self, consumed: int) -> None:
+        if consumed != self.consumed:
+            self.close()
+            self.consumed = consumed
+
+    def _stream(self) -> dict[str, Any]:
+        """What decides which clips there are and in which order."""
+        names = "\n".join("/".join(path.split("/")[-2:]) for path in self.source.paths)
+        items = blake2b(os.fsencode(names), digest_size=8)
+        items.update(self.source.starts.tobytes())
+        spec = {name: str(value) for name, value in asdict(self.spec).items()}
+        return {**spec, "items": f"{len(self.source)} ({items.hexdigest()})", "flow": self.flow}
+
+    def _examine(self) -> None:
+        """Report what is known to be bad or too short; raise if nothing is left."""
+        known, starts = self._known, self.source.starts
+        count = np.where(known.decoded == UNKNOWN, known.frames, known.decoded)
+        need = np.where(starts == NO_START, 0, starts) + self.spec.needs
+        for item in np.flatnonzero((count != UNKNOWN) & (count < need)).tolist():
+            listed = None if starts[item] == NO_START else int(starts[item])
+            try:
+                clip_start(0.0, listed, int(count[item]), None, self.spec.needs)
+            except ValueError as error:
+                known.bad[item] = BadVideo(self.source.paths[item], "open", str(error))
+        for bad in (*self.source.left_out, *(known.bad[item] for item in sorted(known.bad))):
+            self._skip(bad, None)
+        if len(known.bad) == len(self.source):
+            raise NothingUsable(self._nothing())
+
+    def _nothing(self) -> str:
+        reasons = "\n".join(f"  {skip}" for skip in self.skipped[:_SHOWN_SKIPS])
+        return f"{self.source.name}: nothing usable among {len(self.source)}:\n{reasons}"
+
+    def _skip(self, bad: BadVideo, slot: int | None) -> None:
+        if bad.path in self._reported:
+            return
+        self._reported.add(bad.path)
+        skip = Skip(bad.path, bad.stage, bad.reason, slot)
+        self.skipped.append(skip)
+        if self._on_skip is not None:
+            self._on_skip(skip)
+
+
+_SHOWN_SKIPS = 20
+
+
+class _Raw(NamedTuple):
+    frames: Tensor  # uint8 [B,T,S,S,3]
+    flow: Tensor  # uint8 [B,F,S,S,2]
+    reports: list[list[int]]  # [B] of (slot, start frame)
+    bad: list[BadVideo | None]  # [B], why a clip is a placeholder
+
+
+def _device(device: torch.device | str | None) -> tuple[torch.device, str]:
+    """(the device, why). Raises ValueError if it is not there."""
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device()), torch.cuda.get_device_name()
+        return torch.device("cpu"), "no NVIDIA GPU found"
+    device = torch.device(device)
+    if device.type == "cpu":
+        return device, "asked for"
+    if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {device} is not there; {torch.cuda.device_count()} GPUs found")
+    return torch.device("cuda", device.index or 0), torch.cuda.get_device_name(device)
