@@ -163,6 +163,18 @@ class FetchClips(Fetch):
         )
 
 
+class FetchFrames(FetchClips):
+    """Resized frames only; DALI takes no empty arrays, so flow is one field of zeros."""
+
+    def read(self, item: int, numbers: range, part: int) -> Arrays:
+        frames, _ = self.source.read_clip(item, numbers[: self.spec.clip_len], self.spec.resize)
+        return frames, np.zeros((1, *self.spec.resize, 2), np.uint8)
+
+    def placeholder(self) -> Arrays:
+        frames, flow = super().placeholder()
+        return frames, flow[:1]
+
+
 class FetchImages(Fetch):
     """One frame a sample: the paths of its RGB, u and v images, each examined first.
 

@@ -17,6 +17,7 @@ from kernels.flow_code import encode
 
 FlowName = Literal["stored", "tvl1", "nvof", "dis"]
 FLOW_CHOICES = ("auto", "stored", "tvl1", "nvof", "dis")
+NO_FLOW = "none"  # of a loader that yields frames only
 
 # What a start-up summary says. Agreement is that of block positions, where chance is 16 %.
 MEANING: dict[FlowName, str] = {

@@ -20,13 +20,13 @@ from dali_pipes import cpu_pipeline
 from dali_pipes.batch import ClipBatch
 from dali_pipes.clips import ClipSpec, clip_at, clip_start, rank_slots
 from dali_pipes.decode import BadVideo, printable
-from dali_pipes.fetch import FetchClips, FetchImages, Share
-from dali_pipes.flow import resolve_flow
+from dali_pipes.fetch import FetchClips, FetchFrames, FetchImages, Share
+from dali_pipes.flow import NO_FLOW, resolve_flow
 from dali_pipes.index import UNKNOWN, Index, survey
 from dali_pipes.lists import NO_START
 from dali_pipes.running import Running
 from dali_pipes.sources import FrameFolders, Source, open_source
-from kernels.label_schema import Rule
+from kernels.label_schema import LABELS, Rule
 from kernels.labels import clip_labels
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ class ClipLoader:
     data_list: `class/video start_frame class_id` a line, start frames from 1.
     batch_size: clips a process; clip_len: frames; stride: video frames a clip frame; resize:
     (height, width) in pixels before the crop; size: side of the crop in pixels.
-    rule: corrected | reference; flow: auto | stored | tvl1 | nvof | dis.
+    rule: corrected | reference; flow: auto | stored | tvl1 | nvof | dis. labels: False computes
+    neither labels nor flow, for those who want frames only: `flow` has no field, `labels` are 0.
     sampling: random (training) | even (evaluation: in order, centre crop, no flip).
     device: None is the GPU if there is one. rank takes every world_size-th slot of the stream.
     num_workers: decoding processes; 0 decodes in this one. stall_seconds: after so long without
@@ -85,6 +86,7 @@ class ClipLoader:
         stride: int = 1,
         rule: Rule = "corrected",
         flow: str = "auto",
+        labels: bool = True,
         flip: bool = True,
         clips_per_video: int = 1,
         sampling: Literal["random", "even"] = "random",
@@ -108,7 +110,11 @@ class ClipLoader:
         )
         self.source = open_source(videos, data_list, rgb_prefix, flow_x_prefix, flow_y_prefix)
         self.device, self._device_reason = _device(device)
-        self.flow, self._flow_reason = resolve_flow(flow, self.device.type, self.source.has_flow)
+        self.flow, self._flow_reason = (
+            resolve_flow(flow, self.device.type, self.source.has_flow)
+            if labels
+            else (NO_FLOW, "no labels are wanted")
+        )
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.num_workers, self.stall_seconds = num_workers, stall_seconds
         self.skipped: list[Skip] = []
@@ -176,12 +182,17 @@ class ClipLoader:
         return ClipBatch(
             frames,
             flow,
-            clip_labels(frames, flow, self.spec.rule),
+            self._labels(frames, flow),
             self._tensor([clip.video for clip in clips]),
             self._tensor([raw.reports[n][1] for n in good]),
             self._tensor([clip.crop for clip in clips]).reshape(-1, 2),
             self._tensor([clip.flip for clip in clips]).bool(),
         )
+
+    def _labels(self, frames: Tensor, flow: Tensor) -> Tensor:
+        if self.flow == NO_FLOW:
+            return torch.zeros(len(frames), len(LABELS), dtype=torch.int64, device=self.device)
+        return clip_labels(frames, flow, self.spec.rule)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch; nothing happens if the stream is already in it."""
@@ -227,7 +238,7 @@ class ClipLoader:
             ("source", f"{self.source.name}: {items} clips or videos, {items - bad} usable{later}"),
             ("decoder", self._decoder),
             ("flow", f"{self.flow} ({self._flow_reason})"),
-            ("labels", f"27, rule {self.spec.rule}"),
+            ("labels", "none" if self.flow == NO_FLOW else f"27, rule {self.spec.rule}"),
             ("workers", f"{workers} processes" if workers else "none: decoding in this process"),
             ("epoch", f"{self.clips_per_epoch} clips, {len(self)} batches of {self._global_batch}"),
             ("memory", f"{self._memory / 2**20:.0f} MiB of batches under way"),
@@ -265,7 +276,8 @@ class ClipLoader:
         if self.flow == "stored":
             images = FetchImages(cast(FrameFolders, self.source), *arguments)
             return cpu_pipeline.image_pipeline(images, self.batch_size, self.num_workers)
-        clips = FetchClips(self.source, *arguments)
+        fetch = FetchFrames if self.flow == NO_FLOW else FetchClips
+        clips = fetch(self.source, *arguments)
         return cpu_pipeline.video_pipeline(clips, self.batch_size, self.num_workers)
 
     def _received(self, outputs: Any) -> "_Raw":
@@ -282,6 +294,8 @@ class ClipLoader:
                 for n in range(0, len(reasons), parts)
             ]
             reports = reports[::parts]
+        if self.flow == NO_FLOW:
+            flow = flow[:, :0]
         bad = [BadVideo(*os.fsdecode(reason).split("\0")) if reason else None for reason in reasons]
         return _Raw(frames.to(self.device), flow.to(self.device), reports.tolist(), bad)
 

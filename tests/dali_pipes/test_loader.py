@@ -109,6 +109,18 @@ def test_options(rendered: Path, options: dict) -> None:
         check_batch(loader.next_batch(), loader, list(range(5 * number, 5 * number + 5)))
 
 
+def test_frames_without_labels(rendered: Path) -> None:
+    (rendered / "class 1" / "bad.mp4").write_bytes(b"bad")
+    arguments = {**SMALL, "batch_size": 4, "sampling": "even", "clips_per_video": 2}
+    plain = ClipLoader(rendered, labels=False, **arguments)
+    for bare, labelled in zip(plain, ClipLoader(rendered, **arguments), strict=True):
+        for name in ("frames", "video", "start", "crop", "flip"):
+            assert torch.equal(getattr(bare, name), getattr(labelled, name))
+        assert bare.flow.shape == (len(labelled), 0, 24, 24, 2)
+        assert not bare.labels.any()
+    assert len(plain.skipped) == 1
+
+
 def test_reference_rule_reads_one_frame_more(rendered: Path) -> None:
     loader = ClipLoader(rendered, batch_size=3, num_workers=0, rule="reference")
     batch = loader.next_batch()
