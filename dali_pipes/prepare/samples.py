@@ -53,7 +53,7 @@ def render(
     drift = np.arange(frames)[:, None] * rng.uniform(-0.5, 0.5, 2)  # [T,2] px, a moving camera
     margin = FRAMES[1] // 2
     scenery = _texture(rng, split, HEIGHT + 2 * margin, WIDTH + 2 * margin)
-    shapes = [_shape(rng, split, motion, frames) for _ in range(rng.integers(2, 5))]
+    shapes = [_shape(rng, split, motion, frames) for _ in range(rng.integers(3, 6))]
     for t in range(frames):
         shift = np.column_stack([np.eye(2), drift[t] - margin])
         picture = cast(Field, cv2.warpAffine(scenery, shift, (WIDTH, HEIGHT)))
