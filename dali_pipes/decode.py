@@ -7,6 +7,7 @@ the keyframe before it, if each frame can be told by its unique time stamp.
 """
 
 import os
+import stat
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,8 +43,9 @@ class BadVideo(Exception):
 
 
 def printable(path: str) -> str:
-    """A path with bytes that are not UTF-8 written out, so that it can be printed and logged."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """A path on one line: line breaks, control characters and bytes that are not UTF-8 escaped."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class TooShort(BadVideo):
@@ -77,6 +79,24 @@ def probe(path: Path | str) -> VideoInfo:
         if not packets:
             raise BadVideo(path, "open", "has no frames")
         return VideoInfo(packets, context.height, context.width, context.name)
+
+
+def header_frames(path: Path | str) -> int:
+    """How many frames a video's header says it has, often wrongly; 0 if it says nothing."""
+    with _opened(path, "open") as (_, stream):
+        return stream.frames
+
+
+def file_status(path: Path | str) -> os.stat_result:
+    """Raises BadVideo if there is no regular file: opening a pipe would wait for ever."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise BadVideo(path, "open", words(error)) from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        raise BadVideo(path, "open", f"is {kind}")
+    return status
 
 
 def read_frames(
@@ -258,6 +278,7 @@ def _opened(
     """The container and its video stream. FFmpeg's and the system's errors become BadVideo."""
     import av
 
+    file_status(path)
     try:
         # Only files: a playlist dressed as a video must not open network addresses. HMDB51 has
         # metadata that is not UTF-8, which is no reason to refuse good files.

@@ -6,7 +6,6 @@ turn out: the order of clips depends on the list alone.
 """
 
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -213,15 +212,10 @@ class VideoFiles(_Items):
         )
 
     def stamp(self, item: int) -> tuple[int, int]:
-        status = _status(self.paths[item])
-        if stat.S_ISDIR(status.st_mode):
-            raise BadVideo(self.paths[item], "open", "is a directory")
-        if not stat.S_ISREG(status.st_mode):
-            raise BadVideo(self.paths[item], "open", "is no regular file")
+        status = decode.file_status(self.paths[item])
         return status.st_size, status.st_mtime_ns
 
     def probe(self, item: int) -> VideoInfo:
-        self.stamp(item)  # opening a pipe would wait for ever
         return decode.probe(self.paths[item])
 
     def read_clip(

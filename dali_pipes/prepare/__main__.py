@@ -1,15 +1,25 @@
 """`python -m dali_pipes.prepare COMMAND`: make and check training data.
 
 A command is a module of this folder with `add_arguments(parser)` and `main(args) -> int`, the exit
-status; the first line of its docstring is its help.
+status; the first line of its docstring is its help. Exit status: 0 all is well, 1 something failed
+or is wrong (every case is named), 2 nothing could be done with what was given.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
-COMMANDS = ("samples",)
+from dali_pipes.prepare.work import BadInput
+
+COMMANDS = {  # by module
+    "check": "check",
+    "list_clips": "list",
+    "frames": "frames",
+    "flow": "flow",
+    "samples": "samples",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m dali_pipes.prepare", description="Make and check training data."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        module = import_module(f"dali_pipes.prepare.{name}")
+    for module_name, name in COMMANDS.items():
+        module = import_module(f"dali_pipes.prepare.{module_name}")
         summary = (module.__doc__ or "").partition("\n")[0]
         command = commands.add_parser(
             name,
@@ -30,7 +40,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
         command.set_defaults(main=module.main)
     args = parser.parse_args(argv)
-    status: int = args.main(args)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names need not be text of the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status: int = args.main(args)
+    except BadInput as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where this one stopped", file=sys.stderr)
+        return 130
     return status
 
 
