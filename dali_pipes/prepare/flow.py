@@ -235,7 +235,7 @@ def _flow(frames: NDArray[np.uint8], algorithm: str, device: str) -> NDArray[np.
 def _tvl1_on_gpu(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     import torch
 
-    from kernels import cuda_flow
+    from kernels import cuda_flow  # type: ignore[attr-defined,unused-ignore]
 
     gpu = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     with _one_at_a_time, torch.cuda.device(gpu):

@@ -80,9 +80,7 @@ def test_hmdb51_split(prepare, dataset: Path, tmp_path: Path) -> None:  # type: 
     run.write_text("v_Run_g08_c01.avi 0 \n")
     for subset, expected in (("train", "Jump/v_Jump_g08_c01"), ("test", "Jump/v_Jump_g01_c01")):
         out = tmp_path / subset
-        status, _ = prepare(
-            "list", dataset, "--out", out, "--subset", subset, "--split", jump, run
-        )
+        status, _ = prepare("list", dataset, "--out", out, "--subset", subset, "--split", jump, run)
         assert status == 0
         assert [entry.path for entry in read_list(out)] == [expected]
 
