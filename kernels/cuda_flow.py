@@ -1,0 +1,240 @@
+"""TV-L1 optical flow on a GPU, for many frame pairs at once, with OpenCV's conventions.
+
+OpenCV's defaults (those of the published data set) iterate until the flow rests, up to 10 x 30
+times for each warped image. Here the count is fixed, 1 x 30 by default, so that nothing has to be
+read back; what this changes in the labels is in docs/flow.md.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kernels.cuda_module import CudaDevice, Defines, Device, Launch
+from kernels.label_schema import FLOW_LIMIT_PX
+
+PIXEL_BLOCK = (32, 8)  # threads of a kernel with one pixel a thread
+
+# The tile of the iteration, and how much of its rim is recomputed by neighbours so that HALO
+# iterations need one launch: 58 % of a tile's work is kept.
+TILE_W, TILE_H, ROWS, HALO = 64, 32, 8, 5
+
+# Frame pairs worked on at once, a bound for memory: 17 float32 planes a pair, 1.4 GiB at 320x240.
+PAIRS_AT_ONCE = 256
+LEAST_SIDE = 16  # the pyramid goes no lower
+
+
+@dataclass(frozen=True)
+class Tvl1:
+    """Settings of TV-L1. In brackets: OpenCV's default where it is another."""
+
+    scales: int = 5
+    scale_step: float = 0.8
+    warps: int = 5  # linearisations at each scale
+    outer_iterations: int = 1  # [10, fewer once the flow rests] median filter, then iterations
+    iterations: int = 30  # [30, fewer once the flow rests]
+    median: bool = True  # 5x5
+    tau: float = 0.25  # step of the dual variables
+    lambda_: float = 0.15  # weight of the data term
+    theta: float = 0.3  # how tightly data term and smooth flow are coupled
+
+    def __post_init__(self) -> None:
+        for name in ("scales", "warps", "outer_iterations", "iterations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.scale_step < 1:
+            raise ValueError(f"scale_step must lie between 0 and 1, got {self.scale_step}")
+
+
+def pyramid_sizes(height: int, width: int, settings: Tvl1) -> list[tuple[int, int]]:
+    """(height, width) of each scale, the finest first; a side below 16 px ends the pyramid."""
+    sizes = [(height, width)]
+    while len(sizes) < settings.scales:
+        height, width = round(height * settings.scale_step), round(width * settings.scale_step)
+        if min(height, width) < LEAST_SIDE:
+            break
+        sizes.append((height, width))
+    return sizes
+
+
+def tvl1_flow(frames: Any, settings: Tvl1 | None = None, device: Device | None = None) -> Any:
+    """uint8 RGB frames [N,T,H,W,3] -> float32 flow [N,T-1,H,W,2], (u right, v down), px per frame.
+
+    `frames` are a tensor on a GPU, or of `device`'s kind of array; nothing waits for the GPU.
+    Raises ValueError on other shapes and dtypes.
+    """
+    clips, t, height, width = _checked(frames)
+    device = device or CudaDevice(frames.device)
+    flow = device.empty((clips, t - 1, height, width, 2), np.float32)
+    for at_once in _portions(clips, t):
+        planes = _planes(device, frames[at_once], settings or Tvl1())
+        for component in range(2):
+            flow[at_once, ..., component] = planes[component].reshape(-1, t - 1, height, width)
+    return flow
+
+
+def tvl1_clips(
+    frames: Sequence[Any],
+    crops: Sequence[tuple[int, int]],
+    flips: Sequence[bool],
+    clip_len: int,
+    resize: tuple[int, int],
+    size: int,
+    settings: Tvl1 | None = None,
+    device: Device | None = None,
+) -> tuple[Any, Any]:
+    """Clips as a batch takes them, with TV-L1 flow: coded, resized, cropped and flipped.
+
+    `frames`: N tensors uint8 RGB [T,H,W,3] with one T >= clip_len and any H and W, whose pixels
+    the flow is measured in; `crops` (top, left) in frames resized to `resize` (height, width);
+    a flip mirrors the crop and negates u.
+    Returns frames uint8 [N,clip_len,size,size,3] and coded flow uint8 [N,T-1,size,size,2].
+    """
+    fields = len(frames[0]) - 1
+    device = device or CudaDevice(frames[0].device)
+    launch = _kernels(device)
+    out_frames = device.empty((len(frames), clip_len, size, size, 3), np.uint8)
+    out_flow = device.empty((len(frames), fields, size, size, 2), np.uint8)
+
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for clip, array in enumerate(frames):
+        groups.setdefault(tuple(array.shape), []).append(clip)
+    for shape, members in groups.items():
+        height, width = shape[1:3]
+        for at_once in _portions(len(members), shape[0]):
+            clips = members[at_once]
+            native = device.empty((len(clips), *shape), np.uint8)
+            for i, clip in enumerate(clips):
+                native[i] = frames[clip]
+            planes = _planes(device, native, settings or Tvl1())
+            for i, clip in enumerate(clips):
+                (top, left), flip = crops[clip], flips[clip]
+                place = _int32(height, width, *resize, top, left, flip, size)
+                launch(
+                    "crop_frames",
+                    _grid(size, size, clip_len),
+                    PIXEL_BLOCK,
+                    [native[i], *place, out_frames[clip]],
+                )
+                launch(
+                    "crop_flow",
+                    _grid(size, size, fields),
+                    PIXEL_BLOCK,
+                    [planes, *_int32(len(clips) * fields, i * fields), *place, out_flow[clip]],
+                )
+    return out_frames, out_flow
+
+
+def _planes(device: Device, frames: Any, settings: Tvl1) -> Any:
+    """uint8 [N,T,H,W,3] -> float32 [2,N(T-1),H,W]: u of all pairs, then v of all pairs."""
+    clips, t, height, width = _checked(frames)
+    pairs = clips * (t - 1)
+    launch = _kernels(device)
+    sizes = pyramid_sizes(height, width, settings)
+
+    images = [device.empty((clips * t, height, width), np.float32)]
+    launch(
+        "grey",
+        _grid(height, width, clips * t),
+        PIXEL_BLOCK,
+        [frames, *_int32(height, width), images[0]],
+    )
+    for size in sizes[1:]:
+        images.append(_resize(device, launch, images[-1], size, 1 / settings.scale_step, 1.0))
+
+    flow = device.zeros((2, pairs, *sizes[-1]), np.float32)
+    for size, image in zip(reversed(sizes), reversed(images), strict=True):
+        if tuple(flow.shape[2:]) != size:
+            flow = _resize(device, launch, flow, size, None, 1 / settings.scale_step)
+        flow = _solve(device, launch, image, t, flow, settings)
+    return flow
+
+
+def _solve(device: Device, launch: Launch, image: Any, t: int, flow: Any, settings: Tvl1) -> Any:
+    """Improve flow [2,n,h,w] at one scale. image [clips*t,h,w]."""
+    pairs, height, width = flow.shape[1:]
+    hw = _int32(height, width)
+    dual = device.zeros((4, pairs, height, width), np.float32)
+    data = device.empty((3, pairs, height, width), np.float32)
+    next_flow = device.empty(flow.shape, np.float32)
+    next_dual = device.empty(dual.shape, np.float32)
+    weights = [
+        np.float32(settings.lambda_ * settings.theta),
+        np.float32(settings.theta),
+        np.float32(settings.tau / settings.theta),
+    ]
+    tiles = (-(-width // (TILE_W - 2 * HALO)), -(-height // (TILE_H - 2 * HALO)), pairs)
+    for _ in range(settings.warps):
+        launch(
+            "warp", _grid(height, width, pairs), PIXEL_BLOCK, [image, flow, np.int32(t), *hw, data]
+        )
+        for _ in range(settings.outer_iterations):
+            if settings.median:
+                grid = _grid(height, width, 2 * pairs)
+                launch("median", grid, PIXEL_BLOCK, [flow, *hw, next_flow])
+                flow, next_flow = next_flow, flow
+            for done in range(0, settings.iterations, HALO):
+                steps = np.int32(min(HALO, settings.iterations - done))
+                arguments = [data, flow, dual, *hw, steps, *weights, next_flow, next_dual]
+                launch("iterate", tiles, (TILE_W, TILE_H // ROWS), arguments)
+                flow, next_flow, dual, next_dual = next_flow, flow, next_dual, dual
+    return flow
+
+
+def _resize(
+    device: Device,
+    launch: Launch,
+    planes: Any,
+    size: tuple[int, int],
+    step: float | None,
+    gain: float,
+) -> Any:
+    """[..., h, w] -> [..., *size]; `step` input pixels per output pixel, None: as sizes ask."""
+    *leading, from_height, from_width = planes.shape
+    height, width = size
+    out = device.empty((*leading, height, width), np.float32)
+    steps = (step, step) if step else (from_height / height, from_width / width)
+    arguments = [
+        planes,
+        *_int32(from_height, from_width),
+        *(np.float32(value) for value in (*steps, gain)),
+        *_int32(height, width),
+        out,
+    ]
+    launch("resize", _grid(height, width, int(np.prod(leading))), PIXEL_BLOCK, arguments)
+    return out
+
+
+def _kernels(device: Device) -> Launch:
+    defines: Defines = (
+        ("TILE_W", TILE_W),
+        ("TILE_H", TILE_H),
+        ("ROWS", ROWS),
+        ("HALO", HALO),
+        ("FLOW_LIMIT_PX", FLOW_LIMIT_PX),
+    )
+    return device.module(("tvl1.cu",), defines)
+
+
+def _portions(clips: int, t: int) -> list[slice]:
+    """Slices of the clips that keep the pairs at work below `PAIRS_AT_ONCE`."""
+    count = max(1, PAIRS_AT_ONCE // (t - 1))
+    return [slice(start, start + count) for start in range(0, clips, count)]
+
+
+def _grid(height: int, width: int, planes: int) -> tuple[int, int, int]:
+    return -(-width // PIXEL_BLOCK[0]), -(-height // PIXEL_BLOCK[1]), planes
+
+
+def _int32(*values: int) -> list[np.int32]:
+    return [np.int32(value) for value in values]
+
+
+def _checked(frames: Any) -> tuple[int, int, int, int]:
+    shape, dtype = tuple(frames.shape), str(frames.dtype).removeprefix("torch.")
+    if len(shape) != 5 or shape[1] < 2 or shape[4] != 3 or dtype != "uint8":
+        raise ValueError(
+            f"frames must be uint8 [N,T,H,W,3] with T of at least 2, got {dtype} {list(shape)}"
+        )
+    return shape[:4]  # type: ignore[return-value]
