@@ -196,6 +196,30 @@ def test_the_strongest_possible_motion_overflows_nothing() -> None:
         assert_labels(labels, frames, as_float, "corrected")
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_blocks_that_differ_by_a_few_millionths_are_told_apart(dtype: type) -> None:
+    random = np.random.default_rng(8)
+    patches = np.zeros((600, 28, 28), dtype)
+    patches[:, 4:24, 4:24] = random.random((600, 20, 20)) * 3
+    right, down = np.zeros((2, 600, 28, 28))
+    wide = patches.astype(np.float64)
+    right[:, 1:-1, 1:-1] = sum(wide[:, i : 26 + i, 2:] - wide[:, i : 26 + i, :-2] for i in range(3))
+    down[:, 1:-1, 1:-1] = sum(wide[:, 2:, i : 26 + i] - wide[:, :-2, i : 26 + i] for i in range(3))
+    magnitude = np.hypot(right, down).sum(axis=(1, 2))
+    order = magnitude.argsort()
+    gaps = np.diff(magnitude[order]) / magnitude[order[1:]]
+    pairs = np.flatnonzero((gaps > 2e-6) & (gaps < 2e-5))[:20]
+    assert len(pairs) >= 10
+    flow = np.zeros((len(pairs), 1, 112, 112, 2), dtype)
+    flow[:, 0, 28:56, 28:56, 0] = patches[order[pairs]]
+    flow[:, 0, 56:84, 56:84, 0] = patches[order[pairs + 1]]
+    flow[..., 1] = flow[:, :, ::-1, ::-1, 0]
+    frames = np.zeros((len(pairs), 2, 112, 112, 3), np.uint8)
+    labels = clip_labels(frames, flow)
+    np.testing.assert_array_equal(labels[:, INDEX["u1p"]], 11)
+    np.testing.assert_array_equal(labels[:, INDEX["v1p"]], 6)
+
+
 def test_float_operations_are_ieee_and_never_contracted() -> None:
     random = np.random.default_rng(7)
     x, y = random.integers(-(2**30), 2**30, (2, 100_000)).astype(np.int32)
