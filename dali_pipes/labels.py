@@ -1,0 +1,194 @@
+"""Write the 27 labels of the clips of a folder to a file: `python -m dali_pipes.labels DIR`.
+
+The clips come through the same pipelines as for training: clips evenly spread over each video,
+centre crop, not flipped. Exit status: 0 every video is in the file, 1 some are not (each is named),
+2 nothing could be done with what was given.
+"""
+
+import argparse
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_pipes.decode import printable
+from dali_pipes.flow import FLOW_CHOICES
+from dali_pipes.prepare.store import write_whole
+from kernels.label_schema import NAMES, RULES
+
+if TYPE_CHECKING:
+    from dali_pipes.loader import ClipLoader
+
+SUFFIXES = (".npz", ".parquet")
+
+
+@dataclass(frozen=True)
+class Table:
+    """The labels of M clips, and how they were made."""
+
+    video: list[str]  # [M], path relative to the folder given
+    start: NDArray[np.int64]  # [M], first frame, 0-based
+    labels: NDArray[np.int64]  # [M,27], in the order of kernels.label_schema.NAMES
+    made: dict[str, Any]  # rule, flow source, clip length, stride, resize, crop
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    args = _parser().parse_args(argv)
+    if args.out.suffix not in SUFFIXES:
+        print(f"--out must end in {' or '.join(SUFFIXES)}, got {args.out}", file=sys.stderr)
+        return 2
+    try:
+        if args.out.suffix == ".parquet":
+            import pyarrow  # noqa: F401
+        loader = _loader(args)
+        table = export(loader, args.dir)
+    except ModuleNotFoundError as error:
+        print(f"{error}; for .parquet: pip install pyarrow, or choose .npz", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(args.out, _npz(table) if args.out.suffix == ".npz" else _parquet(table))
+    left_out = len(loader.skipped)
+    print(f"{args.out}: labels of {len(table.video)} clips of {len(set(table.video))} videos")
+    if left_out:
+        print(f"{left_out} left out:")
+    for skip in loader.skipped:
+        print(f"  {skip}")
+    return 1 if left_out else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dali_pipes.labels",
+        description="Write the 27 labels of the clips of a folder to a file.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "dir", type=Path, metavar="DIR",
+        help="videos at any depth, or what `dali_pipes.prepare` made (rgb/ and flow/ in it)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, help="labels.npz or labels.parquet")
+    parser.add_argument(
+        "--data_list", type=Path, metavar="FILE", help="only these clips: class/video start class"
+    )
+    parser.add_argument("--labels", choices=RULES, default="corrected", help="the rule")
+    parser.add_argument("--flow", default="auto", choices=FLOW_CHOICES, help="its source")
+    parser.add_argument("--clips_per_video", type=int, default=1, help="from its start to its end")
+    parser.add_argument("--clip_len", type=int, default=16, help="frames")
+    parser.add_argument("--stride", type=int, default=1, help="video frames a clip frame")
+    parser.add_argument("--size", type=int, default=112, help="side of the centre crop in pixels")
+    parser.add_argument(
+        "--resize", type=_height_width, default="128x171", metavar="HxW", help="before the crop"
+    )
+    parser.add_argument("--bs", type=int, default=8, help="clips labelled at once")
+    parser.add_argument(
+        "--num_workers", type=int, default=len(os.sched_getaffinity(0)), help="decoding processes"
+    )
+    parser.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
+    return parser
+
+
+def _height_width(text: str) -> tuple[int, int]:
+    try:
+        height, width = map(int, text.split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 128x171") from None
+    return height, width
+
+
+def _loader(args: argparse.Namespace) -> "ClipLoader":
+    from dali_pipes.loader import ClipLoader
+
+    rgb, flow = args.dir / "rgb", args.dir / "flow"
+    frames: dict[str, Any] = {"videos": args.dir}
+    if rgb.is_dir():
+        frames = {"rgb_prefix": rgb}
+        if flow.is_dir():
+            frames |= {"flow_x_prefix": flow / "u", "flow_y_prefix": flow / "v"}
+    return ClipLoader(
+        **frames,
+        data_list=args.data_list,
+        batch_size=args.bs,
+        clip_len=args.clip_len,
+        size=args.size,
+        resize=args.resize,
+        stride=args.stride,
+        rule=args.labels,
+        flow=args.flow,
+        flip=False,
+        clips_per_video=args.clips_per_video,
+        sampling="even",
+        device=args.device,
+        num_workers=args.num_workers,
+    )
+
+
+def export(loader: "ClipLoader", root: Path) -> Table:
+    """The labels of one epoch of a loader that samples evenly; each clip once."""
+    from tqdm import tqdm
+
+    print(loader.describe(), file=sys.stderr)
+    rows: dict[tuple[int, int], NDArray[np.int64]] = {}  # by video and start
+    with tqdm(total=loader.clips_per_epoch, unit="clip", disable=None) as bar:
+        for batch in loader:
+            # The last batch may reach into the next epoch, whose clips are known by then.
+            clips = zip(batch.video.tolist(), batch.start.tolist(), strict=True)
+            rows.update(zip(clips, batch.labels.cpu().numpy(), strict=True))
+            bar.update(min(loader.batch_size, loader.clips_per_epoch - bar.n))
+    loader.close()
+    places = sorted(rows)
+    return Table(
+        [os.path.relpath(loader.paths[video], root) for video, _ in places],
+        np.array([start for _, start in places], np.int64),
+        np.array([rows[place] for place in places], np.int64).reshape(-1, len(NAMES)),
+        {
+            "rule": loader.spec.rule,
+            "flow": loader.flow,
+            "clip_len": loader.spec.clip_len,
+            "stride": loader.spec.stride,
+            "resize": list(loader.spec.resize),
+            "size": loader.spec.size,
+        },
+    )
+
+
+def _npz(table: Table) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(
+        file,
+        video=np.array(table.video),
+        start=table.start,
+        labels=table.labels,
+        names=np.array(NAMES),
+        made=np.array(json.dumps(table.made)),
+    )
+    return file.getvalue()
+
+
+def _parquet(table: Table) -> bytes:
+    import pyarrow
+    from pyarrow import parquet
+
+    columns: dict[str, Any] = {
+        "video": [printable(name) for name in table.video],  # has to be UTF-8
+        "start": table.start,
+        **{name: table.labels[:, n] for n, name in enumerate(NAMES)},
+    }
+    rows = pyarrow.table(columns).replace_schema_metadata({"made": json.dumps(table.made)})
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(rows, sink)
+    return sink.getvalue().to_pybytes()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
