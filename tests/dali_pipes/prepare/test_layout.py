@@ -104,6 +104,36 @@ def test_tvl1_on_the_cpu(prepare, make_video, tmp_path: Path) -> None:  # type: 
         assert np.median(field[12:-12, 16:-16]) == pytest.approx(expected, abs=0.2)
 
 
+@pytest.mark.gpu
+def test_tvl1_on_the_gpu(prepare, make_video, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    make_video(tmp_path / "in/one.avi", frames=20, height=96, width=128)
+    prepare("frames", tmp_path / "in", "--out", tmp_path / "out")
+    assert prepare("flow", tmp_path / "out")[0] == 0
+    for side, expected in (("u", 2.0), ("v", -1.0)):
+        for path in (tmp_path / f"out/flow/{side}/one").iterdir():
+            field = decode(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+            assert np.median(field[12:-12, 16:-16]) == pytest.approx(expected, abs=0.2)
+
+
+def test_a_gpu_is_used_where_there_is_one(  # type: ignore[no-untyped-def]
+    prepare, make_video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_video(tmp_path / "in/one.avi", frames=20)
+    out = tmp_path / "out"
+    prepare("frames", tmp_path / "in", "--out", out)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    still = np.zeros((19, 48, 64, 2), np.float32)
+    monkeypatch.setattr("dali_pipes.prepare.flow._tvl1_on_gpu", lambda frames: still + 20)
+    status, text = prepare("flow", out)
+    assert status == 0
+    assert "TV-L1 on the GPU" in text
+    image = cv2.imread(str(out / "flow/v/one/frame000019.jpg"), cv2.IMREAD_UNCHANGED)
+    assert (image == 255).all()
+    status, text = prepare("flow", out, "--device", "cpu")
+    assert status == 2
+    assert "computed_by 'CUDA' (now 'OpenCV')" in text
+
+
 def test_what_is_done_is_not_done_again(prepare, make_video, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     videos, out = tmp_path / "in", tmp_path / "out"
     for name in ("a", "b"):
