@@ -129,12 +129,12 @@ def appearance_labels(frames: NDArray[np.uint8], rule: Rule) -> NDArray[np.int64
 
 
 def _each_clip(label: Callable[[int], None], clips: int) -> None:
-    """Label clips 0..clips-1, on all cores: the compiled loops release the interpreter."""
+    """Label clips 0..clips-1 on all cores; the compiled loops release the interpreter."""
     if clips == 1 or cores() == 1:
         for n in range(clips):
             label(n)
     else:
-        for _ in _pool().map(label, range(clips)):
+        for _ in _pool(cores()).map(label, range(clips)):
             pass
 
 
@@ -144,8 +144,8 @@ def cores() -> int:
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(cores(), thread_name_prefix="labels")
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="labels")
 
 
 os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
