@@ -92,8 +92,8 @@ class CudaDevice:
             arguments: Sequence[Any],
             shared_bytes: int = 0,
         ) -> None:
-            stream = self._torch.cuda.current_stream(self._device)
             values = tuple(self._value(argument) for argument in arguments)
+            stream = self._torch.cuda.current_stream(self._device)
             with cupy.cuda.Device(self._index), cupy.cuda.Stream.from_external(stream):
                 function = _function(files, defines, self._index, kernel, shared_bytes)
                 function(grid, block, values, shared_mem=shared_bytes)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.cuda_on_cpu import ORDERS, CpuDevice, compile_text, sanitised
+from tests.cuda_on_cpu import ORDERS, CpuDevice, compile_text, isolated
 
 # Counts bytes in static shared memory, mirrors them through dynamic shared memory, sums warps.
 HISTOGRAM = """
@@ -103,9 +103,8 @@ PLANTED = {
 
 def run_sanitised(sanitize: str, text: str):
     module = "tests.test_cuda_on_cpu"
-    return sanitised(
-        sanitize,
-        f"import {module} as t; t.run_histogram(t.{text}, sanitize={sanitize!r})",
+    return isolated(
+        f"import {module} as t; t.run_histogram(t.{text}, sanitize={sanitize!r})", sanitize
     )
 
 

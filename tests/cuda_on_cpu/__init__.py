@@ -10,18 +10,22 @@ lines for what is and is not modelled); arguments are checked against the kernel
 types; `order` is the order in which the threads of a block run. New arrays from `empty` hold junk.
 
 With `sanitize="address"` or `"thread"` the process needs the sanitiser's runtime preloaded:
-`sanitised` starts such a process.
+`isolated` starts such a process. `cases` lists the kernels that are sanitised, compiled for real
+GPUs and mutated; `mutate` is the mutation run.
 """
 
 import ctypes
 import hashlib
+import math
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -53,10 +57,24 @@ _MODE_FLAGS: dict[Sanitiser | None, tuple[str, ...]] = {
 _KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(")
 _DYNAMIC_SHARED = re.compile(r"\bextern\s+__shared__\s+([\w ]+?)\s*(\w+)\s*\[\s*\]\s*;")
 
+_ONE_LAUNCH = threading.Lock()  # a library has one set of fibers
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What a launch was made of."""
+
+    files: tuple[str, ...]
+    defines: cuda_module.Defines
+    kernel: str
+    threads: int  # a block
+    shared_bytes: int  # dynamic
+
 
 class CpuDevice:
     """Runs kernels on the CPU; see `kernels.cuda_module.Device` for the methods.
 
+    `launches` and `arrays` keep every launch and every array handed out.
     `rewrite` changes the kernels' text before it is compiled (to plant bugs); `portable` switches
     fibers with ucontext, as on processors other than x86-64.
     """
@@ -74,14 +92,17 @@ class CpuDevice:
         self._sanitize = sanitize
         self._rewrite = rewrite
         self._portable = portable
+        self.launches: list[Launched] = []
+        self.arrays: list[NDArray[Any]] = []
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-        array = np.empty(shape, dtype)
-        array.view(np.uint8).fill(0xA5)
-        return array
+        self.arrays.append(np.empty(shape, dtype))
+        self.arrays[-1].view(np.uint8).fill(0xA5)
+        return self.arrays[-1]
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-        return np.zeros(shape, dtype)
+        self.arrays.append(np.zeros(shape, dtype))
+        return self.arrays[-1]
 
     def table(self, array: NDArray[Any]) -> NDArray[Any]:
         return array
@@ -89,7 +110,19 @@ class CpuDevice:
     def module(
         self, files: tuple[str, ...], defines: cuda_module.Defines = ()
     ) -> cuda_module.Launch:
-        return self.load(cuda_module.source(files, defines))
+        launch = self.load(cuda_module.source(files, defines))
+
+        def record(
+            kernel: str,
+            grid: Sequence[int],
+            block: Sequence[int],
+            arguments: Sequence[Any],
+            shared_bytes: int = 0,
+        ) -> None:
+            self.launches.append(Launched(files, defines, kernel, math.prod(block), shared_bytes))
+            launch(kernel, grid, block, arguments, shared_bytes)
+
+        return record
 
     def load(self, text: str) -> cuda_module.Launch:
         """The kernels of the text of a .cu file."""
@@ -110,14 +143,15 @@ class CpuDevice:
                 for n, (kind, argument) in enumerate(zip(types, arguments, strict=True))
             ]
             pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
-            library[f"{kernel}_launch"](
-                pointers,
-                _dim3(grid),
-                _dim3(block),
-                ctypes.c_size_t(shared_bytes),
-                self._order,
-                ctypes.c_uint64(self._seed),
-            )
+            with _ONE_LAUNCH:
+                library[f"{kernel}_launch"](
+                    pointers,
+                    _dim3(grid),
+                    _dim3(block),
+                    ctypes.c_size_t(shared_bytes),
+                    self._order,
+                    ctypes.c_uint64(self._seed),
+                )
 
         return launch
 
@@ -185,22 +219,26 @@ def _dim3(size: Sequence[int]) -> Any:
     return (ctypes.c_uint * 3)(*size, *[1] * (3 - len(size)))
 
 
-def sanitised(
-    sanitize: Sanitiser, code: str, timeout_seconds: float = 240
+def isolated(
+    code: str, sanitize: Sanitiser | None = None, timeout_seconds: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python code in a process with the sanitiser's runtime preloaded; its findings end it."""
-    runtime = {"address": "libasan.so", "thread": "libtsan.so"}[sanitize]
-    path = subprocess.run(
-        [_compiler(), f"-print-file-name={runtime}"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    """Run Python code in a process of its own; a sanitiser's finding ends it with status 66."""
     environment = os.environ | {
-        "LD_PRELOAD": os.path.realpath(path),
         "ASAN_OPTIONS": "detect_leaks=0:exitcode=66",
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "TSAN_OPTIONS": "halt_on_error=1:exitcode=66",
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),
     }
+    if sanitize:
+        runtime = {"address": "libasan.so", "thread": "libtsan.so"}[sanitize]
+        path = subprocess.run(
+            [_compiler(), f"-print-file-name={runtime}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        environment["LD_PRELOAD"] = os.path.realpath(path.stdout.strip())
     return subprocess.run(
         [sys.executable, "-c", code],
         env=environment,

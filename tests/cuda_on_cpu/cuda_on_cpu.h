@@ -356,7 +356,7 @@ CUDA_ON_CPU_UNSEEN void call(void** values, void (*kernel)(Arguments...)) {
 
 #define __syncthreads() cuda_on_cpu::wait(cuda_on_cpu::block, __LINE__)
 
-struct uchar2 { unsigned char x, y; };
+struct alignas(2) uchar2 { unsigned char x, y; };
 struct alignas(4) uchar4 { unsigned char x, y, z, w; };
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
@@ -391,6 +391,7 @@ inline unsigned __float_as_uint(float x) {
     std::memcpy(&bits, &x, sizeof bits);
     return bits;
 }
+inline int __float_as_int(float x) { return static_cast<int>(__float_as_uint(x)); }
 inline float __uint_as_float(unsigned bits) {
     float x;
     std::memcpy(&x, &bits, sizeof x);
@@ -446,6 +447,22 @@ T atomicMin(T* address, std::common_type_t<T> value) {
     }
     return old;
 }
+
+// The same updates without atomicity: a mutation run puts `plain::` before a call.
+namespace plain {
+template <typename T>
+T atomicAdd(T* address, std::common_type_t<T> value) {
+    return std::exchange(*address, *address + value);
+}
+template <typename T>
+T atomicMax(T* address, std::common_type_t<T> value) {
+    return std::exchange(*address, max(*address, value));
+}
+template <typename T>
+T atomicCAS(T* address, std::common_type_t<T> expected, std::common_type_t<T> value) {
+    return std::exchange(*address, *address == expected ? value : *address);
+}
+}  // namespace plain
 
 // Warp collectives: every lane gives a value, waits for the warp, and reads what it needs.
 namespace cuda_on_cpu {

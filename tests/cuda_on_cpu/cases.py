@@ -1,0 +1,117 @@
+"""Small runs of every kernel, for the sanitisers, the compiler's log and the mutation run.
+
+A new .cu file joins all three by adding its cases here.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import cuda_launches
+from kernels.cuda_module import Device
+from kernels.label_schema import Rule
+from tests.cuda_on_cpu import CpuDevice, Sanitiser
+
+
+@dataclass(frozen=True)
+class Case:
+    """`run` launches kernels on small data; `registers` are their ceilings, a thread."""
+
+    run: Callable[[Device], None]
+    registers: dict[str, int]
+
+
+@dataclass(frozen=True)
+class PlantedBug:
+    """One change of a case's text that a sanitiser must catch: `sound` becomes `broken`."""
+
+    case: str
+    sanitize: Sanitiser
+    sound: str
+    broken: str
+
+    def plant(self, text: str) -> str:
+        assert text.count(self.sound) == 1, self.sound
+        return text.replace(self.sound, self.broken)
+
+
+def digest(name: str, device: CpuDevice) -> str:
+    """A hash of every array that the case's kernels wrote."""
+    CASES[name].run(device)
+    return hashlib.sha256(b"".join(array.tobytes() for array in device.arrays)).hexdigest()
+
+
+def coded_flow(clips: int, fields: int, size: int) -> NDArray[np.uint8]:
+    random = np.random.default_rng(1)
+    flow = random.integers(0, 256, (clips, fields, size, size, 2), dtype=np.uint8)
+    flow[0, :, : size // 2] = 127  # pixels without any motion boundary
+    return flow
+
+
+def float_flow(clips: int, fields: int, size: int) -> NDArray[np.float32]:
+    """Ordinary, tiny (down to subnormal) and enormous values."""
+    flow = np.random.default_rng(2).standard_normal((clips, fields, size, size, 2))
+    scale = np.array([1, 1e-38, 1e37], np.float64)[np.arange(clips) % 3]
+    return (flow * scale[:, None, None, None, None]).astype(np.float32)
+
+
+def moving_ring(clips: int, clip_len: int, size: int) -> NDArray[np.uint8]:
+    """Few colours. From the second clip on all is still but the ring around the centre."""
+    random = np.random.default_rng(3)
+    frames = random.choice(
+        np.array([0, 90, 130, 255], np.uint8),
+        (clips, clip_len, size, size, 3),
+        p=[0.4, 0.3, 0.2, 0.1],
+    )
+    moving = cuda_launches.partition(size, "reference").mask(17)
+    frames[1:, 1:, ~moving] = frames[1:, :1, ~moving]
+    return frames
+
+
+def _motion(flow: NDArray, rule: Rule) -> Callable[[Device], None]:
+    return lambda device: cuda_launches.motion(device, flow, rule)
+
+
+def _appearance(frames: NDArray, rule: Rule) -> Callable[[Device], None]:
+    return lambda device: cuda_launches.appearance(device, frames, rule)
+
+
+_MOTION = {
+    "largest_flow": 32,
+    "motion_boundaries_uint8": 72,
+    "motion_boundaries_float32": 80,
+    "motion_labels": 64,
+}
+_APPEARANCE = {
+    "colour_overlap": 112,
+    "octant_counts": 48,
+    "appearance_labels": 64,
+    "count_colours": 40,
+    "most_frequent_colours": 32,
+    "colour_labels": 32,
+}
+
+CASES = {
+    "motion of coded flow": Case(_motion(coded_flow(2, 3, 48), "corrected"), _MOTION),
+    "motion of float flow": Case(_motion(float_flow(6, 12, 64), "corrected"), _MOTION),
+    "motion, reference": Case(_motion(coded_flow(1, 16, 112), "reference"), _MOTION),
+    "appearance": Case(_appearance(moving_ring(2, 3, 48), "corrected"), _APPEARANCE),
+    "appearance, reference": Case(_appearance(moving_ring(2, 16, 112), "reference"), _APPEARANCE),
+}
+
+BUGS = (
+    PlantedBug(
+        "motion of coded flow",
+        "thread",
+        "__syncthreads();\n    if (inside) {",  # shared votes are cleared before they are cast
+        "if (inside) {",
+    ),
+    PlantedBug("motion of coded flow", "address", "max(row - 1, 0)", "row - 1"),
+    PlantedBug("appearance", "thread", "atomicAdd(&count[slot], 1u)", "count[slot]++"),
+    PlantedBug(
+        "appearance", "address", "count[cell_of_pixel[pixel]", "count[1 + cell_of_pixel[pixel]"
+    ),
+)
