@@ -77,7 +77,7 @@ def main(args: argparse.Namespace) -> int:
         if journal:
             journal.finish({"folder": str(args.dir), "wrong": wrong}, findings)
             print(f"written: {args.json}")
-    return 1 if wrong else 0
+    return place.end(1 if wrong else 0)
 
 
 def _unreadable(bad: BadVideo) -> Finding:

@@ -121,14 +121,15 @@ def main(args: argparse.Namespace) -> int:
         if video.done
     ]
     shares = place.meet((made, failures))
-    failures = [*source.left_out, *(failure for _, failed in shares for failure in failed)]
-    everything = [video for videos, _ in shares for video in videos]
-    if place.rank:
-        return 1 if failures else 0
-    if not failures:
-        discard(parts)
-    status = summary(f"{flow}: flow of {len(everything)} videos", failures)
-    return max(status, write_train_list(args.out, everything))
+    status = 0
+    if place.rank == 0:
+        everything = [video for videos, _ in shares for video in videos]
+        failures = [*source.left_out, *(failure for _, failed in shares for failure in failed)]
+        if not failures:
+            discard(parts)
+        status = summary(f"{flow}: flow of {len(everything)} videos", failures)
+        status = max(status, write_train_list(args.out, everything))
+    return place.end(status)
 
 
 def _device(algorithm: str, asked: str) -> tuple[str, str]:

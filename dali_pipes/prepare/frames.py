@@ -85,13 +85,14 @@ def main(args: argparse.Namespace) -> int:
         if job.target.is_dir()
     ]
     shares = place.meet((made, failures))
-    failures = [*source.left_out, *(failure for _, failed in shares for failure in failed)]
-    everything = [video for videos, _ in shares for video in videos]
-    if place.rank:
-        return 1 if failures else 0
-    discard(parts)
-    status = summary(f"{rgb}: frames of {len(everything)} videos", failures)
-    return max(status, write_train_list(args.out, everything))
+    status = 0
+    if place.rank == 0:
+        everything = [video for videos, _ in shares for video in videos]
+        failures = [*source.left_out, *(failure for _, failed in shares for failure in failed)]
+        discard(parts)
+        status = summary(f"{rgb}: frames of {len(everything)} videos", failures)
+        status = max(status, write_train_list(args.out, everything))
+    return place.end(status)
 
 
 def write_train_list(out: Path, videos: Sequence[Listed]) -> int:

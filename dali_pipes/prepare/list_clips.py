@@ -79,6 +79,7 @@ def main(args: argparse.Namespace) -> int:
         else:
             found.append(Listed(names[path], outcome, class_ids[path]))
     shares = place.meet((found, bad))
+    status = 0
     if place.rank == 0:
         everything = [video for found, _ in shares for video in found]
         lines, unlisted = list_lines(everything, args.clip_len, args.every)
@@ -87,8 +88,8 @@ def main(args: argparse.Namespace) -> int:
             summary("no clip to list", failures)
             raise BadInput(f"{args.dir}: nothing to write to {args.out}")
         write_list(args.out, lines)
-        return summary(f"{args.out}: {len(lines)} clips", failures)
-    return 1 if any(bad for _, bad in shares) else 0
+        status = summary(f"{args.out}: {len(lines)} clips", failures)
+    return place.end(status)
 
 
 def _source(folder: Path) -> VideoFiles | FrameFolders:

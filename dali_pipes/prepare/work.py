@@ -66,19 +66,29 @@ class Ranks:
         return items[self.rank :: self.world_size]
 
     def meet(self, value: Result) -> list[Result]:
-        """Wait for all ranks; returns what each of them brought, by rank.
-
-        A rank that left with an error before the others are done would make torchrun end those.
-        """
+        """Wait for all ranks; returns what each of them brought, by rank."""
         if self.world_size == 1:
             return [value]
         import torch.distributed as dist  # here: one process alone does not pay for torch
 
-        dist.init_process_group("gloo", timeout=timedelta(days=90))
+        if not dist.is_initialized():
+            dist.init_process_group("gloo", timeout=timedelta(days=90))
         values: list[Result | None] = [None] * self.world_size
         dist.all_gather_object(values, value)
-        dist.destroy_process_group()
         return cast(list[Result], values)
+
+    def end(self, status: int) -> int:
+        """Rank 0's exit status, on every rank, once rank 0 is done.
+
+        torchrun ends all ranks as soon as one fails, and so none may fail earlier.
+        """
+        sys.stdout.flush()
+        status = self.meet(status)[0]
+        if self.world_size > 1:
+            import torch.distributed as dist
+
+            dist.destroy_process_group()
+        return status
 
 
 def ranks() -> Ranks:
