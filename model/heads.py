@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from kernels.label_schema import LABELS, PATTERN_BLOCKS
@@ -42,12 +43,28 @@ class StatisticsHeads(nn.Module):
         self.app_columns = label_columns("appearance", app_flag)
         if not self.motion_columns and not self.app_columns:
             raise ValueError("--motion_flag and --app_flag leave no label to learn")
+        self.columns = self.motion_columns + self.app_columns
         self.motion = _head(channels, len(self.motion_columns))
         self.app = _head(channels, len(self.app_columns))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled features [N,channels] -> label values, motion [N,M] and appearance [N,A]."""
-        return self.motion(features), self.app(features)
+        """Pooled features float32 [N,channels] -> label values, motion [N,M] and appearance [N,A].
+
+        Always in float32: the heads cost nothing, and label values need the digits.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            return self.motion(features), self.app(features)
+
+    def labels(self, predicted: Tensor, clip_len: int) -> Tensor:
+        """The labels nearest to predicted values: int64 [N,27], 0 where a label is not learned.
+
+        `predicted` [N,M+A]: what forward returns, motion first.
+        """
+        labels = predicted.new_zeros(len(predicted), len(LABELS), dtype=torch.int64)
+        classes = labels.new_tensor([LABELS[column].classes(clip_len) for column in self.columns])
+        nearest = predicted.nan_to_num().round().long()
+        labels[:, self.columns] = torch.minimum(nearest.clamp(min=1), classes)
+        return labels
 
 
 def _head(channels: int, outputs: int) -> nn.Module:
@@ -71,4 +88,4 @@ class StatisticsNet(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         motion, app = self.heads(self.backbone(frames))
-        return motion.float(), app.float()  # the loss is computed in float32
+        return motion, app

@@ -60,14 +60,7 @@ def main(args: argparse.Namespace) -> int:
     todo = [path for path in share if path not in found]
     stage = partial(inspect, min_frames=args.min_frames)
     for path, outcome in each(
-        stage,
-        todo,
-        place,
-        title="check",
-        unit="video",
-        name=str,
-        workers=workers,
-        before=len(found),
+        stage, todo, place, title="check", unit="video", name=str, workers=workers
     ):
         finding = _unreadable(outcome) if isinstance(outcome, BadVideo) else outcome
         found[path] = finding
