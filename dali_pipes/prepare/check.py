@@ -60,7 +60,14 @@ def main(args: argparse.Namespace) -> int:
     todo = [path for path in share if path not in found]
     stage = partial(inspect, min_frames=args.min_frames)
     for path, outcome in each(
-        stage, todo, place, title="check", unit="video", name=str, workers=workers
+        stage,
+        todo,
+        place,
+        title="check",
+        unit="video",
+        name=str,
+        workers=workers,
+        before=len(found),
     ):
         finding = _unreadable(outcome) if isinstance(outcome, BadVideo) else outcome
         found[path] = finding

@@ -162,6 +162,7 @@ def _compute(
     chunks: list[_Chunk] = []
     failures: dict[str, BadVideo] = {}
     open_chunks: Counter[str] = Counter()
+    before = sum(video.done for video in share)
     for video in share:
         if video.done:
             continue
@@ -177,7 +178,7 @@ def _compute(
     for chunk, outcome in each(
         partial(_write_flow, algorithm=algorithm, device=device), chunks, place,
         title="flow", unit="pair", name=lambda chunk: chunk.video.rgb, workers=workers,
-        threads=device == "cuda", weight=lambda chunk: len(chunk.pairs),
+        before=before, threads=device == "cuda", weight=lambda chunk: len(chunk.pairs),
     ):  # fmt: skip
         if isinstance(outcome, BadVideo):
             failures.setdefault(chunk.video.rgb, outcome)

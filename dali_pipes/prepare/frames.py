@@ -76,6 +76,7 @@ def main(args: argparse.Namespace) -> int:
     for _, outcome in each(
         _write_frames, todo, place,
         title="frames", unit="video", name=lambda job: job.video, workers=workers,
+        before=len(share) - len(todo),
     ):  # fmt: skip
         if isinstance(outcome, BadVideo):
             failures.append(outcome)

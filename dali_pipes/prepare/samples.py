@@ -8,7 +8,6 @@ that what was learned on one by appearance is of no use on the other.
 import argparse
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.prepare.encode import write_video
+from dali_pipes.prepare.work import BadInput
 
 Split = Literal["train", "test"]
 Field = NDArray[np.float32]
@@ -224,7 +224,7 @@ def write_samples(out: Path, videos_per_class: int, split: Split, seed: int) -> 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--videos_per_class", type=int, default=7, help="videos of each motion")
+    parser.add_argument("--videos-per-class", type=int, default=7, help="videos of each motion")
     parser.add_argument(
         "--split", choices=SPLITS, default="train", help="the two share no texture kind and no hue"
     )
@@ -236,7 +236,6 @@ def main(args: argparse.Namespace) -> int:
     try:
         videos = write_samples(args.out, args.videos_per_class, args.split, args.seed)
     except FileExistsError as error:
-        print(error, file=sys.stderr)
-        return 2
+        raise BadInput(str(error)) from error
     print(f"{videos} videos of {len(MOTIONS)} motions in {args.out}")
     return 0

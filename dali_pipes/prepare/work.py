@@ -131,6 +131,7 @@ def each(
     unit: str,
     name: Callable[[Item], str],
     workers: int,
+    before: int = 0,
     threads: bool = False,
     weight: Callable[[Item], int] = lambda item: 1,
 ) -> Iterator[tuple[Item, Result | BadVideo]]:
@@ -138,15 +139,18 @@ def each(
 
     stage: picklable; what it raises fails its item.
     name: the file that a failure names.
+    before: videos that an earlier run did, for people.
     threads: workers are threads, for a stage that shares a GPU, instead of processes.
     weight: an item's part of the total, which is counted in `unit`.
     Raises OSError where the disk is full or not writable.
     """
+    if place.world_size > 1:
+        title = f"{title}, rank {place.rank} of {place.world_size}"
+    if before:
+        print(f"{title}: {before} videos were done before", file=sys.stderr, flush=True)
     if not items:
         return
     total = sum(weight(item) for item in items)
-    if place.world_size > 1:
-        title = f"{title}, rank {place.rank} of {place.world_size}"
     bar = sys.stderr.isatty() and place.world_size == 1
     with (_bar if bar else _lines)(total, title, unit) as advance:
         for item, outcome in _outcomes(stage, items, min(workers, len(items)), threads):

@@ -64,7 +64,7 @@ def test_splits_share_no_hue() -> None:
 
 def test_command_writes_both_codecs_with_b_frames(tmp_path: Path, capsys) -> None:
     out = tmp_path / "samples"
-    command = ["samples", "--out", str(out), "--videos_per_class", "2", "--split", "test"]
+    command = ["samples", "--out", str(out), "--videos-per-class", "2", "--split", "test"]
     assert main(command) == 0
     assert sorted(folder.name for folder in out.iterdir()) == sorted(MOTIONS)
     for path, codec in [(out / "up" / "up_000.mp4", "h264"), (out / "up" / "up_001.avi", "mpeg4")]:

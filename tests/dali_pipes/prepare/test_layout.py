@@ -144,7 +144,9 @@ def test_what_is_done_is_not_done_again(prepare, make_video, tmp_path: Path) -> 
         (tmp_path / "away").mkdir(exist_ok=True)
         folder = out / ("rgb/a" if command[0] == "frames" else "flow/u/a")
         folder.rename(tmp_path / "away" / command[0])
-        assert prepare(*command)[0] == 0
+        status, text = prepare(*command)
+        assert status == 0
+        assert f"{command[0]}: 1 videos were done before" in text
         again = tree(out)
         assert again.keys() == made.keys()
         kept = [name for name in made if name.endswith(".jpg") and "/a/" not in name]
