@@ -73,6 +73,7 @@ _PATTERNS = len(PATTERN_BLOCKS)
 _FIRST = tuple(blocks.start for blocks in PATTERN_SLICES)
 _END = tuple(blocks.stop for blocks in PATTERN_SLICES)
 _RINGS = PATTERN_SLICES[1]
+_COLOURS = 2 * _PATTERNS + 1  # of the most diverse and most consistent blocks and of the clip
 
 Array = NDArray[Any]
 Int = np.integer | int
@@ -330,7 +331,7 @@ def _appearance_clip(
     if reference:
         colours = _exact_colours(frames, cell_of_pixel, blocks_of_cell, area, chosen)
     else:
-        colours = np.empty(len(chosen) + 1, np.int64)
+        colours = np.empty(_COLOURS, np.int64)
         for i in range(len(chosen)):
             colours[i] = np.argmax(octants[chosen[i]]) + 1
         colours[-1] = np.argmax(octants[BLOCKS]) + 1
@@ -413,8 +414,8 @@ def _exact_colours(
     clip_len, size = frames.shape[:2]
     ring = _RINGS.start + 1
     strip = size - size // 4 - size // 8  # ring 1 ends size / 4 above the border, size / 8 wide
-    weight = np.zeros((256, len(chosen) + 1), np.int32)
-    count = np.zeros(len(chosen) + 1, np.int32)  # of the current colour; starts with black
+    weight = np.zeros((256, _COLOURS), np.int32)
+    count = np.zeros(_COLOURS, np.int32)  # of the current colour; starts with black
     for code in range(256):
         cell, in_strip, early = code & 63, (code >> 6) & 1, code >> 7
         weight[code, -1] = 1
@@ -447,19 +448,19 @@ def _exact_colours(
         _sort_by_byte(samples, shift, spare)
         samples, spare = spare, samples
 
-    colours = np.zeros(len(count), np.int64)
-    most = np.zeros(len(count), np.int32)
+    colours = np.zeros(_COLOURS, np.int64)
+    most = np.zeros(_COLOURS, np.int32)
     colour = np.int64(0)
     for n in range(len(samples) + 1):
         sample = np.int64(samples[n] if n < len(samples) else -1)
         if sample >> 8 != colour:
-            for i in range(len(count)):
+            for i in range(_COLOURS):
                 if count[i] > most[i]:
                     most[i] = count[i]
                     colours[i] = _octant(colour & 255, (colour >> 8) & 255, colour >> 16) + 1
                 count[i] = 0
             colour = sample >> 8
-        for i in range(len(count)):
+        for i in range(_COLOURS):
             count[i] += weight[sample & 255, i]
     return colours
 
