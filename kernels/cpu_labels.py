@@ -84,7 +84,8 @@ def motion_labels(flow: NDArray, rule: Rule) -> NDArray[np.int64]:
     """uint8-coded or float32 flow [N,F,S,S,2] (u right, v down) -> int64 [N,14].
 
     All F fields are used: T - 1 of a clip's T frames under `corrected`, T under `reference`.
-    `kernels.labels.clip_labels` checks arguments; this does not.
+    `kernels.labels.clip_labels` checks arguments; this only raises ValueError on float32 flow
+    that is not finite.
     """
     cells = partition(flow.shape[2], rule)
     labels = np.empty((len(flow), _N_MOTION), np.int64)
@@ -95,6 +96,8 @@ def motion_labels(flow: NDArray, rule: Rule) -> NDArray[np.int64]:
             scale, fraction = np.ones(2, np.float32), CODED_FRACTION
         else:
             scale, fraction = _flow_scale(clip.view(np.uint32)), 1.0
+            if np.isnan(scale).any():
+                raise ValueError(f"flow of clip {n} has values that are not finite")
         _motion_clip(
             clip.reshape(*clip.shape[:2], -1),
             scale,
@@ -156,7 +159,8 @@ os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive 
 
 
 @_compiled
-def _flow_scale(bits: Array) -> Array:  # uint32 [F,S,S,2], the bits of float32 flow -> float32 [2]
+def _flow_scale(bits: Array) -> Array:
+    """The bits of float32 flow, uint32 [F,S,S,2] -> float32 [2], NaN where flow is not finite."""
     fields, size = bits.shape[:2]
     flat = bits.reshape(fields * size * size, 2)
     largest = np.zeros(2, np.uint32)
@@ -169,7 +173,8 @@ def _flow_scale(bits: Array) -> Array:  # uint32 [F,S,S,2], the bits of float32 
     scale = np.empty(2, np.float32)
     for component in range(2):
         binade = int(np.int64(largest[component] >> 23)) - 127
-        scale[component] = 2.0 ** min(SUM_BITS - length - (binade + 1), 126)
+        exponent = min(SUM_BITS - length - (binade + 1), 126)
+        scale[component] = 2.0**exponent if binade < 128 else np.nan
     return scale
 
 

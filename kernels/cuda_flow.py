@@ -237,4 +237,4 @@ def _checked(frames: Any) -> tuple[int, int, int, int]:
         raise ValueError(
             f"frames must be uint8 [N,T,H,W,3] with T of at least 2, got {dtype} {list(shape)}"
         )
-    return shape[:4]  # type: ignore[return-value]
+    return shape[:4]

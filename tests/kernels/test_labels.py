@@ -274,6 +274,8 @@ def test_threads_and_forks_label_alike() -> None:
 
 FRAMES = np.zeros((2, 16, 112, 112, 3), np.uint8)
 FLOW = np.zeros((2, 16, 112, 112, 2), np.uint8)
+NAN_FLOW = FLOW.astype(np.float32)
+NAN_FLOW[1, 14, 111, 111, 1] = np.nan
 
 
 @pytest.mark.parametrize(
@@ -296,7 +298,8 @@ FLOW = np.zeros((2, 16, 112, 112, 2), np.uint8)
         (FRAMES.tolist, FLOW, "corrected", "must both be NumPy arrays, or torch"),
         (torch.zeros(FRAMES.shape, dtype=torch.uint8, device="meta"),) * 2
         + ("corrected", "same CPU or CUDA device; got frames Tensor uint8"),
-        (FRAMES, np.full(FLOW.shape, np.nan, np.float32), "corrected", "flow of clips [0, 1]"),
+        (FRAMES, NAN_FLOW, "corrected", "flow of clip 1 has values that are not finite"),
+        (FRAMES, np.nan_to_num(NAN_FLOW, nan=-np.inf), "corrected", "flow of clip 1 has values"),
     ],
 )
 def test_bad_input_is_refused_in_words(frames, flow, rule: str, message: str) -> None:
