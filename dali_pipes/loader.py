@@ -7,6 +7,7 @@ for batch in ClipLoader(videos="videos/", batch_size=8):
 import math
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -161,7 +162,9 @@ class ClipLoader:
         any good.
         """
         if self._running is None:
-            self._running = Running(self._build, self.stall_seconds)
+            own = type(self.source).__module__ == "__main__"  # workers need the main module
+            with nullcontext() if own else cpu_pipeline.bare_main():
+                self._running = Running(self._build, self.stall_seconds)
         slots = rank_slots(self.consumed, self.batch_size, self.rank, self.world_size)
         raw = self._received(self._running.next())
         if [report[0] for report in raw.reports] != list(slots):

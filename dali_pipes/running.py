@@ -1,19 +1,18 @@
 """A DALI pipeline at work: one batch ahead in a thread, watched, and put away afterwards."""
 
-import os
 import shutil
 import signal
 import tempfile
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from dali_pipes.cpu_pipeline import bare_main
-from dali_pipes.trace import Note, notes
+from dali_pipes.trace import notes
 
 if TYPE_CHECKING:
     from nvidia.dali import Pipeline
@@ -34,54 +33,62 @@ class Running:
     ) -> None:
         self._scratch = Path(tempfile.mkdtemp(prefix="sts-dali-"))
         self._stall_seconds = stall_seconds
+        others = set(active_children())
         try:
-            with bare_main():
-                pipeline = build(self._scratch)
-                pipeline.build()
+            pipeline = build(self._scratch)
+            pipeline.build()
         except BaseException:
             shutil.rmtree(self._scratch, ignore_errors=True)
             raise
-        wanted: SimpleQueue[bool] = SimpleQueue()
+        self._workers = [child for child in active_children() if child not in others]
+        self._wanted: SimpleQueue[bool] = SimpleQueue()
         self._ready: SimpleQueue[Any] = SimpleQueue()
-        thread = threading.Thread(
-            target=_serve, args=(pipeline, run, wanted, self._ready), name="pipeline", daemon=True
+        self._thread = threading.Thread(
+            target=_serve, args=(pipeline, run, self._wanted, self._ready), daemon=True
         )
-        # Workers must end before the interpreter does, and the scratch folder with them.
-        self._stop = weakref.finalize(self, _put_away, wanted, thread, self._scratch)
-        self._wanted = wanted
-        thread.start()
-        wanted.put(True)
+        # Runs at the interpreter's end too: workers must end before it does.
+        self.close = weakref.finalize(
+            self, _put_away, self._wanted, self._thread, self._workers, self._scratch
+        )
+        self._thread.start()
+        self._wanted.put(True)
 
     def next(self) -> Any:
-        """The outputs of the next iteration. Raises LoaderStopped if none come."""
-        try:
-            outputs = self._ready.get(timeout=self._stall_seconds)
-        except Empty:
-            raise LoaderStopped(
-                f"no batch for {self._stall_seconds:.0f} s. {_words(self._end())}"
-            ) from None
+        """The outputs of the next iteration. Raises LoaderStopped if none can be had."""
+        waited = 0.0
+        while True:
+            try:
+                outputs = self._ready.get(timeout=_LOOK_EVERY_SECONDS)
+                break
+            except Empty:
+                waited += _LOOK_EVERY_SECONDS
+            # DALI may wait for a dead worker for ever.
+            dead = [worker for worker in self._workers if not worker.is_alive()]
+            if dead:
+                raise self._stopped(f"decoding worker {dead[0].pid} {_end_of(dead[0])}")
+            if waited >= self._stall_seconds:
+                raise self._stopped(f"no batch for {self._stall_seconds:.0f} s")
         if isinstance(outputs, BaseException):
-            raise LoaderStopped(f"{_last_line(outputs)} {_words(self._end())}") from outputs
+            raise self._stopped(_last_line(outputs)) from outputs
         self._wanted.put(True)
         return outputs
 
-    def close(self) -> None:
-        """End the workers."""
-        self._stop()
+    def _stopped(self, why: str) -> LoaderStopped:
+        at_work = "; ".join(map(str, notes(self._scratch)))
+        for worker in self._workers:
+            worker.kill()
+        self.close()
+        return LoaderStopped(f"{why}; at work: {at_work or 'nobody'}")
 
-    def _end(self) -> list[Note]:
-        """End workers that may hang; what they were at."""
-        at_work = notes(self._scratch)
-        for file in self._scratch.iterdir():
-            if file.name.isdecimal() and int(file.name) != os.getpid():
-                with suppress(ProcessLookupError):
-                    os.kill(int(file.name), signal.SIGKILL)
-        self._stop()
-        return at_work
+
+_LOOK_EVERY_SECONDS = 1.0
 
 
 def _serve(
-    pipeline: "Pipeline", run: Callable[["Pipeline"], Any], wanted: SimpleQueue, ready: SimpleQueue
+    pipeline: "Pipeline",
+    run: Callable[["Pipeline"], Any],
+    wanted: "SimpleQueue[bool]",
+    ready: "SimpleQueue[Any]",
 ) -> None:
     while wanted.get():
         try:
@@ -91,14 +98,25 @@ def _serve(
             return
 
 
-def _put_away(wanted: SimpleQueue, thread: threading.Thread, scratch: Path) -> None:
+def _put_away(
+    wanted: "SimpleQueue[bool]",
+    thread: threading.Thread,
+    workers: list[BaseProcess],
+    scratch: Path,
+) -> None:
     wanted.put(False)
-    thread.join(timeout=10)
+    if all(worker.is_alive() for worker in workers):
+        thread.join(timeout=5)  # for the batch under way; then the pipeline ends its workers
+    for worker in workers:
+        worker.join(timeout=5)
+        worker.kill()
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _words(at_work: list[Note]) -> str:
-    return "At work: " + ("; ".join(map(str, at_work)) or "no worker")
+def _end_of(worker: BaseProcess) -> str:
+    if worker.exitcode == -signal.SIGKILL:
+        return "was killed (the system does so when memory runs out)"
+    return f"ended with exit code {worker.exitcode}"
 
 
 def _last_line(error: BaseException) -> str:
