@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dali_pipes.fetch import Fetch, FetchClips, FetchImages
 
@@ -60,8 +60,8 @@ def image_pipeline(fetch: FetchImages, batch_size: int, workers: int) -> "Pipeli
     return pipeline
 
 
-def image_graph(fetch: FetchImages, workers: int, device: str) -> Any:
-    """Read, decode, resize, crop and flip, where `device` ("cpu" or "mixed") decodes."""
+def image_graph(fetch: FetchImages, workers: int, device: Literal["cpu", "mixed"]) -> Any:
+    """Read, decode on `device`, resize, crop and flip."""
     from nvidia.dali import fn, types
 
     *paths, crop, flip, mask, report, reason = source(
@@ -70,7 +70,12 @@ def image_graph(fetch: FetchImages, workers: int, device: str) -> Any:
     height, width = fetch.spec.resize
 
     def image(path: Any, kind: Any) -> Any:
-        decoded = fn.decoders.image(fn.io.file.read(path), device=device, output_type=kind)
+        decoded = fn.decoders.image(
+            fn.io.file.read(path),
+            device=device,
+            output_type=kind,
+            jpeg_fancy_upsampling=True,  # a GPU as a CPU
+        )
         resized = fn.resize(
             decoded,
             resize_y=height,
@@ -82,7 +87,8 @@ def image_graph(fetch: FetchImages, workers: int, device: str) -> Any:
 
     rgb, u, v = paths
     flow = fn.cat(image(u, types.GRAY), image(v, types.GRAY), axis=2)
-    return image(rgb, types.RGB), flow ^ fn.reshape(mask, shape=[1, 1, 2]), report, reason
+    mask = fn.reshape(mask, shape=[1, 1, 2])
+    return image(rgb, types.RGB), flow ^ (mask.gpu() if device == "mixed" else mask), report, reason
 
 
 def source(fetch: Fetch, workers: int, kinds: list[tuple[Any, str]]) -> Any:

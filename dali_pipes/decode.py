@@ -69,7 +69,7 @@ class VideoInfo:
 
 def probe(path: Path | str) -> VideoInfo:
     """Count a video's packets. Raises BadVideo if there is no video in the file."""
-    with _opened(path, "open") as (container, stream):
+    with opened(path, "open") as (container, stream):
         context = stream.codec_context
         if not (context.height and context.width):
             raise BadVideo(path, "open", "its frame size is unknown")
@@ -83,7 +83,7 @@ def probe(path: Path | str) -> VideoInfo:
 
 def header_frames(path: Path | str) -> int:
     """How many frames a video's header says it has, often wrongly; 0 if it says nothing."""
-    with _opened(path, "open") as (_, stream):
+    with opened(path, "open") as (_, stream):
         return stream.frames
 
 
@@ -143,7 +143,7 @@ def _read_by_counting(
 def decoded(path: Path | str) -> "Iterator[av.VideoFrame]":
     """Every frame of a video, from the first. Raises BadVideo where it cannot go on soundly."""
     count = 0
-    with _opened(path, "decode") as (container, stream):
+    with opened(path, "decode") as (container, stream):
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 raise BadVideo(path, "decode", f"frame {count} is damaged")
@@ -189,7 +189,7 @@ def _read_by_time(
         keyframe = int(times.key[np.searchsorted(times.key, wanted[0], side="right") - 1])
         if keyframe == times.key[0]:
             return None  # nothing to skip
-        with _opened(path, "decode") as (container, stream):
+        with opened(path, "decode") as (container, stream):
             container.seek(keyframe, stream=stream)
             decodable = False
             for frame in container.decode(stream):
@@ -222,7 +222,7 @@ class _Times:
 @lru_cache(maxsize=8)
 def _time_stamps(path: str, mtime_ns: int, size: int) -> _Times | None:
     """The time stamps of a file, or None where frames cannot be told by them."""
-    with _opened(path, "open") as (container, stream):
+    with opened(path, "open") as (container, stream):
         if container.format.name not in _SEEKABLE:
             return None
         packets = [packet for packet in container.demux(stream) if packet.size]
@@ -272,7 +272,7 @@ class _Images:
 
 
 @contextmanager
-def _opened(
+def opened(
     path: Path | str, stage: str
 ) -> "Iterator[tuple[av.container.InputContainer, av.VideoStream]]":
     """The container and its video stream. FFmpeg's and the system's errors become BadVideo."""

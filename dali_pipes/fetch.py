@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.clips import Clip, ClipSpec, clip_at, clip_start
-from dali_pipes.decode import BadVideo, TooShort, words
-from dali_pipes.flow import dis_flow
+from dali_pipes.decode import BadVideo, TooShort, resized, words
+from dali_pipes.encoded import GPU_CODECS, encoded_clip
+from dali_pipes.flow import dis_flow, fitted, flow_size
 from dali_pipes.index import UNKNOWN, Index, Row, Survey, probe
 from dali_pipes.jpeg import damage, image_name
 from dali_pipes.lists import NO_START
-from dali_pipes.sources import FrameFolders, Source
+from dali_pipes.sources import FrameFolders, Source, VideoFiles
 from dali_pipes.trace import Trace
 
 Arrays = tuple[NDArray[Any], ...]
@@ -173,6 +174,57 @@ class FetchFrames(FetchClips):
     def placeholder(self) -> Arrays:
         frames, flow = super().placeholder()
         return frames, flow[:1]
+
+
+class FetchEncoded(Fetch):
+    """A clip for a GPU decoder, or, where that could fail, the clip decoded here:
+
+    encoded uint8 [n], its first frame int32, whether it was decoded here bool, fitted size
+    float32 [2], and if so frames resized uint8 [T,h,w,3] and fitted uint8 [F+1,h',w',3], else one
+    small frame each. Fitted: at the size that flow is measured in.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        spec: ClipSpec,
+        known: Survey,
+        share: Share,
+        scratch: Path,
+        codecs: tuple[str, ...] = GPU_CODECS,
+    ) -> None:
+        super().__init__(source, spec, known, share, scratch)
+        self._codecs = codecs if isinstance(source, VideoFiles) else ()
+
+    def read(self, item: int, numbers: range, part: int) -> Arrays:
+        path = self.source.paths[item]
+        encoded = encoded_clip(path, numbers, self._codecs) if self._codecs else None
+        if encoded is None:
+            frames, _ = self.source.read_clip(item, numbers, None)
+            return self._decoded(frames)
+        size = flow_size((encoded.height, encoded.width))
+        return (
+            np.frombuffer(encoded.data, np.uint8),
+            np.array(encoded.first, np.int32),
+            np.array(False),
+            np.array(size, np.float32),
+            *(np.zeros((1, 8, 8, 3), np.uint8),) * 2,
+        )
+
+    def placeholder(self) -> Arrays:
+        return self._decoded(np.zeros((self.spec.frames_for_flow, 16, 16, 3), np.uint8))
+
+    def _decoded(self, frames: NDArray[np.uint8]) -> Arrays:
+        small = [resized(frame, self.spec.resize) for frame in frames[: self.spec.clip_len]]
+        fitting = [fitted(frame) for frame in frames]
+        return (
+            np.zeros(1, np.uint8),
+            np.array(0, np.int32),
+            np.array(True),
+            np.array(fitting[0].shape[:2], np.float32),
+            np.stack(small),
+            np.stack(fitting),
+        )
 
 
 class FetchImages(Fetch):

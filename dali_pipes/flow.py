@@ -39,6 +39,15 @@ def flow_size(native_size: tuple[int, int]) -> tuple[int, int]:
     return round(height * scale), round(width * scale)
 
 
+def fitted(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 [H,W,3] at `flow_size`: made smaller, area by area, or left as it is."""
+    native = (image.shape[0], image.shape[1])
+    height, width = flow_size(native)
+    if (height, width) == native:
+        return image
+    return cast(NDArray[np.uint8], cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+
+
 def resolve_flow(choice: str, device: str, stored: bool) -> tuple[FlowName, str]:
     """(the flow source to use, why and what it means for the labels).
 

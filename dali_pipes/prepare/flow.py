@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.decode import BadVideo
-from dali_pipes.flow import dis_flow, tvl1_flow
+from dali_pipes.flow import dis_flow, fitted, tvl1_flow
 from dali_pipes.jpeg import count_images, image_name, read_image
 from dali_pipes.prepare.frames import (
     add_clip_frames_argument,
@@ -25,7 +25,7 @@ from dali_pipes.prepare.frames import (
     check_names,
     write_train_list,
 )
-from dali_pipes.prepare.images import QUALITY, fitted, jpeg
+from dali_pipes.prepare.images import QUALITY, jpeg
 from dali_pipes.prepare.list_clips import Listed
 from dali_pipes.prepare.store import claim, discard, publish, write_whole
 from dali_pipes.prepare.work import (
