@@ -1,4 +1,4 @@
-"""DALI pipelines on a GPU: the stages of `dali_pipes.cpu_pipeline` with `mixed` and `gpu` operators.
+"""DALI pipelines on a GPU: the stages of `cpu_pipeline` with `mixed` and `gpu` operators.
 
     videos:   workers examine packets -> NVDEC decodes -> resize -> crop, flip
                                                        -> fitted frames for TV-L1, or hardware flow

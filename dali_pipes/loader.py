@@ -7,31 +7,26 @@ for batch in ClipLoader(videos="videos/", batch_size=8):
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dali_pipes import cpu_pipeline
 from dali_pipes.batch import ClipBatch
 from dali_pipes.clips import ClipSpec, clip_at, clip_start, rank_slots
 from dali_pipes.decode import BadVideo, printable
-from dali_pipes.fetch import FetchClips, FetchFrames, FetchImages, Share
+from dali_pipes.feed import Feed
+from dali_pipes.fetch import Share
 from dali_pipes.flow import NO_FLOW, resolve_flow
 from dali_pipes.index import UNKNOWN, Index, survey
 from dali_pipes.lists import NO_START
-from dali_pipes.running import Running
-from dali_pipes.sources import FrameFolders, Source, open_source
+from dali_pipes.sources import Source, open_source
 from kernels.label_schema import LABELS, Rule
 from kernels.labels import clip_labels
-
-if TYPE_CHECKING:
-    from nvidia.dali import Pipeline
 
 
 class NothingUsable(ValueError):
@@ -122,12 +117,21 @@ class ClipLoader:
         self.consumed = 0  # slots of the stream that training has had, on all ranks together
         self._on_skip = on_skip
         self._reported: set[str] = set()
-        self._running: Running | None = None
         self._barren = 0  # slots since the last usable clip
 
         index = Index(self.source.index_path)
         self._known = survey(self.source, index, progress=rank == 0)
         index.close()
+        self._feed = Feed(
+            self.source,
+            self.spec,
+            self._known,
+            self.flow,
+            self.device,
+            batch_size,
+            num_workers,
+            stall_seconds,
+        )
         self._examine()
 
     @property
@@ -161,33 +165,25 @@ class ClipLoader:
         Raises LoaderStopped if decoding hangs or dies, NothingUsable if no clip of an epoch was
         any good.
         """
-        if self._running is None:
-            own = type(self.source).__module__ == "__main__"  # workers need the main module
-            with nullcontext() if own else cpu_pipeline.bare_main():
-                self._running = Running(self._build, self.stall_seconds)
         slots = rank_slots(self.consumed, self.batch_size, self.rank, self.world_size)
-        raw = self._received(self._running.next())
-        if [report[0] for report in raw.reports] != list(slots):
-            raise AssertionError(f"the pipeline gave slots {raw.reports}, wanted {slots}")
+        clips = [clip_at(slot, len(self.source), self.spec) for slot in slots]
+        got = self._feed.next(Share(slots.start, slots.step), clips)
+        if got.slots != list(slots):
+            raise AssertionError(f"the pipeline gave slots {got.slots}, wanted {slots}")
         self.consumed += self._global_batch
 
-        good = [n for n, bad in enumerate(raw.bad) if bad is None]
-        frames, flow = raw.frames, raw.flow
-        if len(good) < len(slots):
-            frames, flow = frames[good], flow[good]
-        for slot, bad in zip(slots, raw.bad, strict=True):
-            if bad is not None:
-                self._skip(bad, slot)
-        self._barren = 0 if good else self._barren + len(slots)
+        for place, bad in sorted(got.bad.items()):
+            self._skip(bad, slots[place])
+        self._barren = 0 if got.good else self._barren + len(slots)
         if self._barren >= self.clips_per_epoch:
             raise NothingUsable(self._nothing())
-        clips = [clip_at(slots[n], len(self.source), self.spec) for n in good]
+        clips = [clips[place] for place in got.good]
         return ClipBatch(
-            frames,
-            flow,
-            self._labels(frames, flow),
+            got.frames,
+            got.flow,
+            self._labels(got.frames, got.flow),
             self._tensor([clip.video for clip in clips]),
-            self._tensor([raw.reports[n][1] for n in good]),
+            self._tensor(got.starts),
             self._tensor([clip.crop for clip in clips]).reshape(-1, 2),
             self._tensor([clip.flip for clip in clips]).bool(),
         )
@@ -226,9 +222,7 @@ class ClipLoader:
 
     def close(self) -> None:
         """End the decoding workers. Iterating again starts new ones."""
-        if self._running is not None:
-            self._running.close()
-            self._running = None
+        self._feed.close()
 
     def describe(self) -> str:
         """What the loader does, for people, a line each."""
@@ -239,12 +233,12 @@ class ClipLoader:
         lines = [
             ("device", f"{self.device} ({self._device_reason})"),
             ("source", f"{self.source.name}: {items} clips or videos, {items - bad} usable{later}"),
-            ("decoder", self._decoder),
+            ("decoder", self._feed.decoder),
             ("flow", f"{self.flow} ({self._flow_reason})"),
             ("labels", "none" if self.flow == NO_FLOW else f"27, rule {self.spec.rule}"),
             ("workers", f"{workers} processes" if workers else "none: decoding in this process"),
             ("epoch", f"{self.clips_per_epoch} clips, {len(self)} batches of {self._global_batch}"),
-            ("memory", f"{self._memory / 2**20:.0f} MiB of batches under way"),
+            ("memory", f"{self._feed.bytes_ahead / 2**20:.0f} MiB of batches under way"),
         ]
         if self.skipped:
             shown = self.skipped[:_SHOWN_SKIPS]
@@ -255,52 +249,8 @@ class ClipLoader:
         return "\n".join(f"{name:8} {text}" for name, text in lines)
 
     @property
-    def _decoder(self) -> str:
-        if isinstance(self.source, FrameFolders):
-            return "JPEG images on the CPU (DALI)"
-        return "video on the CPU (PyAV)"
-
-    @property
     def _global_batch(self) -> int:
         return self.batch_size * self.world_size
-
-    @property
-    def _memory(self) -> int:
-        """Bytes of pixels that workers and DALI hold for batches not yet asked for."""
-        spec = self.spec
-        pixel = 3 * spec.clip_len + 2 * spec.flow_fields
-        decoded, cut = math.prod(spec.resize) * pixel, spec.size**2 * pixel
-        ahead = cpu_pipeline.PREFETCH
-        return self.batch_size * ((2 * ahead + 1) * decoded + (ahead + 1) * cut)
-
-    def _build(self, scratch: Path) -> "Pipeline":
-        share = Share(self.consumed + self.rank, self.world_size)
-        arguments = (self.spec, self._known, share, scratch)
-        if self.flow == "stored":
-            images = FetchImages(cast(FrameFolders, self.source), *arguments)
-            return cpu_pipeline.image_pipeline(images, self.batch_size, self.num_workers)
-        fetch = FetchFrames if self.flow == NO_FLOW else FetchClips
-        clips = fetch(self.source, *arguments)
-        return cpu_pipeline.video_pipeline(clips, self.batch_size, self.num_workers)
-
-    def _received(self, outputs: Any) -> "_Raw":
-        """A pipeline's outputs, a clip a row, on the loader's device."""
-        frames, flow = (torch.from_dlpack(output.as_tensor()) for output in outputs[:2])
-        reports = outputs[2].as_array()
-        reasons = [bytes(outputs[3].at(n)) for n in range(len(reports))]
-        if frames.ndim == 4:  # one frame a sample
-            parts = self.spec.clip_len
-            frames, flow = (images.unflatten(0, (-1, parts)) for images in (frames, flow))
-            flow = flow[:, : self.spec.flow_fields].contiguous()
-            reasons = [
-                next(filter(None, reasons[n : n + parts]), b"")
-                for n in range(0, len(reasons), parts)
-            ]
-            reports = reports[::parts]
-        if self.flow == NO_FLOW:
-            flow = flow[:, :0]
-        bad = [BadVideo(*os.fsdecode(reason).split("\0")) if reason else None for reason in reasons]
-        return _Raw(frames.to(self.device), flow.to(self.device), reports.tolist(), bad)
 
     def _tensor(self, values: list[Any]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self.device)
@@ -349,13 +299,6 @@ class ClipLoader:
 
 
 _SHOWN_SKIPS = 20
-
-
-class _Raw(NamedTuple):
-    frames: Tensor  # uint8 [B,T,S,S,3]
-    flow: Tensor  # uint8 [B,F,S,S,2]
-    reports: list[list[int]]  # [B] of (slot, start frame)
-    bad: list[BadVideo | None]  # [B], why a clip is a placeholder
 
 
 def _device(device: torch.device | str | None) -> tuple[torch.device, str]:

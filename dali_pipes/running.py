@@ -4,6 +4,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from multiprocessing import active_children
@@ -35,8 +36,11 @@ class Running:
         self._stall_seconds = stall_seconds
         others = set(active_children())
         try:
-            pipeline = build(self._scratch)
-            pipeline.build()
+            with warnings.catch_warnings():
+                # TV-L1 does not use all that a fetch gives.
+                warnings.filterwarnings("ignore", message="The external source node")
+                pipeline = build(self._scratch)
+                pipeline.build()
         except BaseException:
             shutil.rmtree(self._scratch, ignore_errors=True)
             raise
