@@ -1,8 +1,8 @@
-"""TV-L1 optical flow on a GPU, for many frame pairs at once, with OpenCV's conventions.
+"""TV-L1 optical flow on a GPU, for many frame pairs at once, as OpenCV computes it.
 
-OpenCV's defaults (those of the published data set) iterate until the flow rests, up to 10 x 30
-times for each warped image. Here the count is fixed, 1 x 30 by default, so that nothing has to be
-read back; what this changes in the labels is in docs/flow.md.
+The published data set has the flow of OpenCV's DualTVL1OpticalFlow with default settings. The
+kernels in tvl1.cu do the same arithmetic, so that the result differs by rounding only. Nothing is
+read back while they run: which pairs have come to rest is decided, and known, on the GPU alone.
 """
 
 from collections.abc import Sequence
@@ -17,23 +17,25 @@ from kernels.label_schema import FLOW_LIMIT_PX
 PIXEL_BLOCK = (32, 8)  # threads of a kernel with one pixel a thread
 
 # The tile of the iteration, and how much of its rim is recomputed by neighbours so that HALO
-# iterations need one launch: 58 % of a tile's work is kept.
+# iterations need one launch: 58 % of a tile is written.
 TILE_W, TILE_H, ROWS, HALO = 64, 32, 8, 5
 
-# Frame pairs worked on at once, a bound for memory: 17 float32 planes a pair, 1.4 GiB at 320x240.
+# Frame pairs worked on at once, a bound for memory: 27 float32 planes a pair, 2 GiB at 320x240.
 PAIRS_AT_ONCE = 256
+CHANGE_UNITS = 1 << 20  # of tvl1.cu, a px^2
 LEAST_SIDE = 16  # the pyramid goes no lower
 
 
 @dataclass(frozen=True)
 class Tvl1:
-    """Settings of TV-L1. In brackets: OpenCV's default where it is another."""
+    """Settings of TV-L1; the defaults are OpenCV's."""
 
     scales: int = 5
     scale_step: float = 0.8
     warps: int = 5  # linearisations at each scale
-    outer_iterations: int = 1  # [10, fewer once the flow rests] median filter, then iterations
-    iterations: int = 30  # [30, fewer once the flow rests]
+    outer_iterations: int = 10  # at most, for each linearisation: median filter, then iterations
+    iterations: int = 30  # at most
+    epsilon: float = 0.01  # px: an iteration that changes less (root mean square) is the last
     median: bool = True  # 5x5
     tau: float = 0.25  # step of the dual variables
     lambda_: float = 0.15  # weight of the data term
@@ -156,30 +158,56 @@ def _solve(device: Device, launch: Launch, image: Any, t: int, flow: Any, settin
     pairs, height, width = flow.shape[1:]
     hw = _int32(height, width)
     dual = device.zeros((4, pairs, height, width), np.float32)
+    buffers = [(flow, dual), *[_empty_like(device, flow, dual) for _ in range(2)]]
+    (filtered,) = _empty_like(device, flow)
     data = device.empty((3, pairs, height, width), np.float32)
-    next_flow = device.empty(flow.shape, np.float32)
-    next_dual = device.empty(dual.shape, np.float32)
+    counts = device.empty((pairs,), np.int32)
+    launches = _launches(settings)
+    total = settings.outer_iterations * settings.iterations
     weights = [
         np.float32(settings.lambda_ * settings.theta),
         np.float32(settings.theta),
         np.float32(settings.tau / settings.theta),
     ]
+    rest = np.uint64(settings.epsilon**2 * height * width * CHANGE_UNITS)
+    pixels = _grid(height, width, pairs)
     tiles = (-(-width // (TILE_W - 2 * HALO)), -(-height // (TILE_H - 2 * HALO)), pairs)
+    tile_block = (TILE_W, TILE_H // ROWS)
+
     for _ in range(settings.warps):
-        launch(
-            "warp", _grid(height, width, pairs), PIXEL_BLOCK, [image, flow, np.int32(t), *hw, data]
-        )
-        for _ in range(settings.outer_iterations):
-            if settings.median:
-                grid = _grid(height, width, 2 * pairs)
-                launch("median", grid, PIXEL_BLOCK, [flow, *hw, next_flow])
-                flow, next_flow = next_flow, flow
-            for done in range(0, settings.iterations, HALO):
-                steps = np.int32(min(HALO, settings.iterations - done))
-                arguments = [data, flow, dual, *hw, steps, *weights, next_flow, next_dual]
-                launch("iterate", tiles, (TILE_W, TILE_H // ROWS), arguments)
-                flow, next_flow, dual, next_dual = next_flow, flow, next_dual, dual
-    return flow
+        a, b, settled = buffers
+        launch("warp", pixels, PIXEL_BLOCK, [image, a[0], np.int32(t), *hw, data])
+        change = device.zeros((total, pairs), np.uint64)
+        before = 0
+        for k, (done, steps) in enumerate(launches):
+            (flow, dual), target = (a, b) if k % 2 == 0 else (b, a)
+            seen = [change, rest, *_int32(before, done)]
+            if settings.median and done % settings.iterations == 0:
+                grid = (*pixels[:2], 2 * pairs)
+                launch("median", grid, PIXEL_BLOCK, [flow, *seen, *hw, filtered])
+                flow = filtered
+            arguments = [data, flow, dual, *hw, np.int32(steps), *weights, *seen, *target]
+            launch("iterate", tiles, tile_block, arguments)
+            before = done
+        grid, block = (-(-pairs // 32),), (32,)
+        launch("count", grid, block, [change, rest, *_int32(total, pairs), counts])
+        rounds = [filtered, *_int32(settings.median), *hw, *_int32(settings.iterations)]
+        launch("settle", tiles, tile_block, [data, *a, *b, *rounds, *weights, counts, *settled])
+        buffers = [settled, b, a]
+    return buffers[0][0]
+
+
+def _launches(settings: Tvl1) -> list[tuple[int, int]]:
+    """(iterations done before, iterations) of each launch between two linearisations."""
+    return [
+        (turn * settings.iterations + done, min(HALO, settings.iterations - done))
+        for turn in range(settings.outer_iterations)
+        for done in range(0, settings.iterations, HALO)
+    ]
+
+
+def _empty_like(device: Device, *arrays: Any) -> tuple[Any, ...]:
+    return tuple(device.empty(array.shape, np.float32) for array in arrays)
 
 
 def _resize(

@@ -118,11 +118,35 @@ extern "C" __global__ void warp(const float* __restrict__ images,  // [clips,fra
     data[2 * field + i] = value - gradient_x * u - gradient_y * v - I0[y * w + x];
 }
 
-// The median of 5x5 values, the edge repeated outside.
-extern "C" __global__ void median(const float* __restrict__ in, int h, int w,
-                                  float* __restrict__ out) {  // both [planes,h,w]
+// ---- minimisation around one linearisation ------------------------------------------------------
+//
+// Iterations run in launches of up to HALO. They end for a pair with the first iteration that
+// changes its flow by less than `rest`. No launch can know that while it runs, so each records the
+// change of its iterations; the next ones do nothing for a pair at rest; and in the end `settle`
+// repeats the pair's last launch up to the right iteration.
+
+// Whether a pair came to rest in iterations before..done-1, those of the launch before. `change`
+// [iterations,n] holds the sum of squares over both components, in units of 2^-20 px^2, and 0 for
+// iterations that were not done.
+__device__ bool rests(const unsigned long long* change, unsigned long long rest, int before,
+                      int done, int n, int pair) {
+    for (int i = before; i < done; ++i) {
+        if (change[static_cast<size_t>(i) * n + pair] < rest) return true;
+    }
+    return false;
+}
+
+// The median of 5x5 values of u and v, the edge repeated outside; for pairs not at rest.
+extern "C" __global__ void median(const float* __restrict__ in,  // [2,n,h,w]
+                                  const unsigned long long* __restrict__ change,
+                                  unsigned long long rest, int before, int done,
+                                  int h, int w,
+                                  float* __restrict__ out) {  // [2,n,h,w]
     int x, y;
-    if (!find_pixel(h, w, &x, &y)) return;
+    const int n = gridDim.z / 2;
+    if (!find_pixel(h, w, &x, &y) || rests(change, rest, before, done, n, blockIdx.z % n)) {
+        return;
+    }
     in += static_cast<size_t>(blockIdx.z) * h * w;
     const auto value = [&](int i) {
         const int row = min(max(y + i / 5 - 2, 0), h - 1), column = min(max(x + i % 5 - 2, 0), w - 1);
@@ -151,10 +175,8 @@ extern "C" __global__ void median(const float* __restrict__ in, int h, int w,
     out[(static_cast<size_t>(blockIdx.z) * h + y) * w + x] = kept[1];
 }
 
-// `iterations` (at most HALO) steps of the minimisation, for the n pairs of one linearisation.
-//
-// A block works on a tile of TILE_W x TILE_H pixels in registers and writes its inner part: after
-// k steps only the k outermost pixels miss what lies beyond the tile.
+// A tile of TILE_W x TILE_H pixels, whose inner part is written: after k iterations only the k
+// outermost pixels miss what lies beyond the tile.
 //
 //      TILE_W                      A thread has ROWS pixels of one column. Up and down they are
 //     +-----------------+          its own registers; sideways, and between the TILE_H / ROWS
@@ -163,28 +185,34 @@ extern "C" __global__ void median(const float* __restrict__ in, int h, int w,
 //     |   | written |   |          Pixels outside the frame keep dual values of 0, which is the
 //     |   +---------+   |          frame's border condition for the divergence.
 //     +-----------------+
-//
-// Flow and dual are read from one buffer and written to another: neighbours still read the old.
-extern "C" __global__ void __launch_bounds__(TILE_W * TILE_H / ROWS, 2)
-iterate(const float* __restrict__ data,       // [3,n,h,w] = (I_x, I_y, rho)
-        const float* __restrict__ flow,       // [2,n,h,w]
-        const float* __restrict__ dual,       // [4,n,h,w]
-        int h, int w, int iterations,
-        float reach,                          // lambda theta
-        float theta,
-        float step,                           // tau / theta
-        float* __restrict__ next_flow,        // [2,n,h,w]
-        float* __restrict__ next_dual) {      // [4,n,h,w]
-    constexpr int STRIPS = TILE_H / ROWS;
-    __shared__ float u_at[TILE_H][TILE_W], v_at[TILE_H][TILE_W];
-    __shared__ float ux_at[TILE_H][TILE_W], vx_at[TILE_H][TILE_W];        // dual of d/dx
-    __shared__ float uy_end[STRIPS + 1][TILE_W], vy_end[STRIPS + 1][TILE_W];  // of d/dy, last row
+constexpr int STRIPS = TILE_H / ROWS;
 
+struct Tile {
+    float u[TILE_H][TILE_W], v[TILE_H][TILE_W];
+    float ux[TILE_H][TILE_W], vx[TILE_H][TILE_W];                // dual of d/dx
+    float uy_end[STRIPS + 1][TILE_W], vy_end[STRIPS + 1][TILE_W];  // of d/dy, a strip's last row
+};
+
+__device__ __forceinline__ void minimise(Tile& tile,
+                                         const float* __restrict__ data,  // [3,n,h,w]
+                                         const float* __restrict__ flow,  // [2,n,h,w]
+                                         const float* __restrict__ dual,  // [4,n,h,w]
+                                         int h, int w, int iterations,
+                                         float reach,                 // lambda theta
+                                         float theta,
+                                         float step,                  // tau / theta
+                                         unsigned long long* change,  // [iterations,n], or null
+                                         float* __restrict__ next_flow,
+                                         float* __restrict__ next_dual) {
     const int column = threadIdx.x, strip = threadIdx.y, first = strip * ROWS;
     const int x = static_cast<int>(blockIdx.x) * (TILE_W - 2 * HALO) - HALO + column;
     const int y = static_cast<int>(blockIdx.y) * (TILE_H - 2 * HALO) - HALO + first;
-    const size_t plane = static_cast<size_t>(h) * w, field = gridDim.z * plane;
-    const size_t origin = blockIdx.z * plane;
+    const int n = gridDim.z, pair = blockIdx.z;
+    const size_t plane = static_cast<size_t>(h) * w, field = n * plane, origin = pair * plane;
+    const bool written_column = column >= HALO && column < TILE_W - HALO && x < w;
+    const auto written = [&](int r) {
+        return written_column && first + r >= HALO && first + r < TILE_H - HALO && y + r < h;
+    };
 
     float u[ROWS], v[ROWS], ux[ROWS], uy[ROWS], vx[ROWS], vy[ROWS];
     float image_x[ROWS], image_y[ROWS], rho[ROWS], inverse[ROWS];
@@ -198,58 +226,120 @@ iterate(const float* __restrict__ data,       // [3,n,h,w] = (I_x, I_y, rho)
         image_x[r] = load(data, 0), image_y[r] = load(data, 1), rho[r] = load(data, 2);
         const float square = image_x[r] * image_x[r] + image_y[r] * image_y[r];
         inverse[r] = square > 1.1920929e-7f ? 1.f / square : 0.f;  // no gradient: no data term
-        ux_at[first + r][column] = ux[r], vx_at[first + r][column] = vx[r];
+        tile.ux[first + r][column] = ux[r], tile.vx[first + r][column] = vx[r];
     }
-    if (strip == 0) uy_end[0][column] = vy_end[0][column] = 0.f;
-    uy_end[strip + 1][column] = uy[ROWS - 1], vy_end[strip + 1][column] = vy[ROWS - 1];
+    if (strip == 0) tile.uy_end[0][column] = tile.vy_end[0][column] = 0.f;
+    tile.uy_end[strip + 1][column] = uy[ROWS - 1], tile.vy_end[strip + 1][column] = vy[ROWS - 1];
     __syncthreads();
 
     const int to_left = max(column - 1, 0);
     const int to_right = min(column + 1, TILE_W - 1), below = min(first + ROWS, TILE_H - 1);
     const bool has_right = x >= 0 && x < w - 1;
-    for (int k = 0; k < iterations; ++k) {
-        float uy_above = uy_end[strip][column], vy_above = vy_end[strip][column];
+    for (int i = 0; i < iterations; ++i) {
+        float uy_above = tile.uy_end[strip][column], vy_above = tile.vy_end[strip][column];
+        float squares = 0.f;
 #pragma unroll
         for (int r = 0; r < ROWS; ++r) {
             // The data term pulls along the gradient, to where rho is 0 but no farther than reach.
-            const float rest = rho[r] + (image_x[r] * u[r] + image_y[r] * v[r]);
-            const float pull = fminf(fmaxf(-rest * inverse[r], -reach), reach);
-            const float u_divergence = ux[r] - ux_at[first + r][to_left] + (uy[r] - uy_above);
-            const float v_divergence = vx[r] - vx_at[first + r][to_left] + (vy[r] - vy_above);
+            const float off = rho[r] + (image_x[r] * u[r] + image_y[r] * v[r]);
+            const float pull = fminf(fmaxf(-off * inverse[r], -reach), reach);
+            const float u_divergence = ux[r] - tile.ux[first + r][to_left] + (uy[r] - uy_above);
+            const float v_divergence = vx[r] - tile.vx[first + r][to_left] + (vy[r] - vy_above);
+            const float old_u = u[r], old_v = v[r];
             u[r] = u[r] + pull * image_x[r] + theta * u_divergence;
             v[r] = v[r] + pull * image_y[r] + theta * v_divergence;
-            u_at[first + r][column] = u[r], v_at[first + r][column] = v[r];
+            if (change && written(r)) {
+                squares += (u[r] - old_u) * (u[r] - old_u) + (v[r] - old_v) * (v[r] - old_v);
+            }
+            tile.u[first + r][column] = u[r], tile.v[first + r][column] = v[r];
             uy_above = uy[r], vy_above = vy[r];
+        }
+        if (change) {
+            // A sum of integers does not depend on its order. 64 px^2 a thread is far from rest.
+            const unsigned long long sum =
+                __reduce_add_sync(0xffffffffu, __float2uint_rn(fminf(squares, 64.f) * 1048576.f));
+            if (column % 32 == 0) atomicAdd(&change[static_cast<size_t>(i) * n + pair], sum);
         }
         __syncthreads();
 #pragma unroll
         for (int r = 0; r < ROWS; ++r) {
             const bool has_below = y + r >= 0 && y + r < h - 1;
-            const float u_below = r + 1 < ROWS ? u[r + 1] : u_at[below][column];
-            const float v_below = r + 1 < ROWS ? v[r + 1] : v_at[below][column];
-            const float u_dx = has_right ? u_at[first + r][to_right] - u[r] : 0.f;
-            const float v_dx = has_right ? v_at[first + r][to_right] - v[r] : 0.f;
+            const float u_below = r + 1 < ROWS ? u[r + 1] : tile.u[below][column];
+            const float v_below = r + 1 < ROWS ? v[r + 1] : tile.v[below][column];
+            const float u_dx = has_right ? tile.u[first + r][to_right] - u[r] : 0.f;
+            const float v_dx = has_right ? tile.v[first + r][to_right] - v[r] : 0.f;
             const float u_dy = has_below ? u_below - u[r] : 0.f;
             const float v_dy = has_below ? v_below - v[r] : 0.f;
             const float u_scale = 1.f / (1.f + step * sqrtf(u_dx * u_dx + u_dy * u_dy));
             const float v_scale = 1.f / (1.f + step * sqrtf(v_dx * v_dx + v_dy * v_dy));
             ux[r] = (ux[r] + step * u_dx) * u_scale, uy[r] = (uy[r] + step * u_dy) * u_scale;
             vx[r] = (vx[r] + step * v_dx) * v_scale, vy[r] = (vy[r] + step * v_dy) * v_scale;
-            ux_at[first + r][column] = ux[r], vx_at[first + r][column] = vx[r];
+            tile.ux[first + r][column] = ux[r], tile.vx[first + r][column] = vx[r];
         }
-        uy_end[strip + 1][column] = uy[ROWS - 1], vy_end[strip + 1][column] = vy[ROWS - 1];
+        tile.uy_end[strip + 1][column] = uy[ROWS - 1];
+        tile.vy_end[strip + 1][column] = vy[ROWS - 1];
         __syncthreads();
     }
 
-    if (column < HALO || column >= TILE_W - HALO || x >= w) return;
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) {
-        if (first + r < HALO || first + r >= TILE_H - HALO || y + r >= h) continue;
+        if (!written(r)) continue;
         const size_t i = origin + static_cast<size_t>(y + r) * w + x;
         next_flow[i] = u[r], next_flow[field + i] = v[r];
         next_dual[i] = ux[r], next_dual[field + i] = uy[r];
         next_dual[2 * field + i] = vx[r], next_dual[3 * field + i] = vy[r];
     }
+}
+
+// Iterations done..done+iterations-1, for pairs not at rest. Flow and dual go from one buffer to
+// another, since neighbours still read the old: the two change places with every launch.
+extern "C" __global__ void __launch_bounds__(TILE_W * TILE_H / ROWS, 2)
+iterate(const float* __restrict__ data,
+        const float* __restrict__ flow,
+        const float* __restrict__ dual,
+        int h, int w, int iterations,
+        float reach, float theta, float step,
+        unsigned long long* change,  // [iterations in all,n], zeroed
+        unsigned long long rest, int before, int done,
+        float* __restrict__ next_flow,
+        float* __restrict__ next_dual) {
+    __shared__ Tile tile;
+    if (rests(change, rest, before, done, gridDim.z, blockIdx.z)) return;
+    minimise(tile, data, flow, dual, h, w, iterations, reach, theta, step,
+             change + static_cast<size_t>(done) * gridDim.z, next_flow, next_dual);
+}
+
+// After which of its iterations each pair rests; all of them if it never does. One thread a pair.
+extern "C" __global__ void count(const unsigned long long* __restrict__ change,  // [iterations,n]
+                                 unsigned long long rest, int iterations, int n,
+                                 int* __restrict__ counts) {  // [n]
+    const int pair = blockIdx.x * blockDim.x + threadIdx.x;
+    if (pair >= n) return;
+    int i = 0;
+    while (i < iterations - 1 && !rests(change, rest, i, i + 1, n, pair)) ++i;
+    counts[pair] = i + 1;
+}
+
+// The flow and dual after `counts` iterations: repeats the launch that ended there or went past.
+// Launches 0, 2, ... read buffer a; a round of iterations begins with the filtered flow.
+extern "C" __global__ void __launch_bounds__(TILE_W * TILE_H / ROWS, 2)
+settle(const float* __restrict__ data,
+       const float* __restrict__ flow_a, const float* __restrict__ dual_a,
+       const float* __restrict__ flow_b, const float* __restrict__ dual_b,
+       const float* __restrict__ filtered, int filters,  // 0: not filtered
+       int h, int w, int round_iterations,
+       float reach, float theta, float step,
+       const int* __restrict__ counts,  // [n]
+       float* __restrict__ next_flow,
+       float* __restrict__ next_dual) {
+    __shared__ Tile tile;
+    const int last = counts[blockIdx.z] - 1, last_in_round = last % round_iterations;
+    const int round_launches = (round_iterations + HALO - 1) / HALO;
+    const int launch = last / round_iterations * round_launches + last_in_round / HALO;
+    const float* flow = launch % 2 ? flow_b : flow_a;
+    if (filters && last_in_round < HALO) flow = filtered;
+    minimise(tile, data, flow, launch % 2 ? dual_b : dual_a, h, w, last_in_round % HALO + 1, reach,
+             theta, step, nullptr, next_flow, next_dual);
 }
 
 // ---- what a batch takes of a clip ---------------------------------------------------------------
