@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import cuda_launches
+from kernels.cuda_flow import Tvl1, tvl1_clips
 from kernels.cuda_module import Device
 from kernels.label_schema import Rule
 from tests.cuda_on_cpu import CpuDevice, Sanitiser
@@ -71,6 +72,31 @@ def moving_ring(clips: int, clip_len: int, size: int) -> NDArray[np.uint8]:
     return frames
 
 
+def drifting_clips(sizes: list[tuple[int, int]], clip_len: int) -> list[NDArray[np.uint8]]:
+    """Random blocks of 3x3 px that drift; from the second clip on they stand still."""
+    random = np.random.default_rng(4)
+    clips = []
+    for i, (height, width) in enumerate(sizes):
+        colours = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        image = colours.repeat(3, 0).repeat(3, 1)[: height + 8, : width + 8]
+        at = [(0, 0) if i else (t, 2 * t) for t in range(clip_len)]
+        clips.append(np.stack([image[y : y + height, x : x + width] for y, x in at]))
+    return clips
+
+
+def _flow(device: Device) -> None:
+    tvl1_clips(
+        drifting_clips([(20, 70), (20, 70), (25, 31)], 3),
+        crops=[(0, 0), (2, 9), (1, 3)],
+        flips=[False, True, True],
+        clip_len=2,
+        resize=(18, 25),
+        size=16,
+        settings=Tvl1(scales=2, warps=2, outer_iterations=2, iterations=7),
+        device=device,
+    )
+
+
 def _motion(flow: NDArray, rule: Rule) -> Callable[[Device], None]:
     return lambda device: cuda_launches.motion(device, flow, rule)
 
@@ -93,6 +119,17 @@ _APPEARANCE = {
     "most_frequent_colours": 32,
     "colour_labels": 32,
 }
+_FLOW = {
+    "grey": 16,
+    "resize": 32,
+    "warp": 48,
+    "median": 48,
+    "iterate": 128,
+    "count": 32,
+    "settle": 128,
+    "crop_frames": 40,
+    "crop_flow": 40,
+}
 
 CASES = {
     "motion of coded flow": Case(_motion(coded_flow(2, 3, 48), "corrected"), _MOTION),
@@ -100,6 +137,7 @@ CASES = {
     "motion, reference": Case(_motion(coded_flow(1, 16, 112), "reference"), _MOTION),
     "appearance": Case(_appearance(moving_ring(2, 3, 48), "corrected"), _APPEARANCE),
     "appearance, reference": Case(_appearance(moving_ring(2, 16, 112), "reference"), _APPEARANCE),
+    "flow": Case(_flow, _FLOW),
 }
 
 BUGS = (
@@ -114,4 +152,11 @@ BUGS = (
     PlantedBug(
         "appearance", "address", "count[cell_of_pixel[pixel]", "count[1 + cell_of_pixel[pixel]"
     ),
+    PlantedBug(
+        "flow",
+        "thread",
+        "        }\n        __syncthreads();\n#pragma",  # a neighbour's u is read once it is written
+        "        }\n#pragma",
+    ),
+    PlantedBug("flow", "address", "min(low + 1, size - 1)", "low + 1"),
 )

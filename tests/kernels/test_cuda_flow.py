@@ -69,20 +69,23 @@ def opencv_flow(frames: np.ndarray, settings: Tvl1) -> np.ndarray:
 @pytest.mark.parametrize(
     ("size", "settings"),
     [
-        ((70, 93), Tvl1(epsilon=0)),  # several tiles, cut by the edge
-        ((40, 58), Tvl1(scales=3, warps=3, iterations=4, outer_iterations=3, epsilon=0)),
-        ((24, 130), Tvl1(scales=9, warps=2, iterations=8, median=False, epsilon=0)),  # a short pyramid
-        ((33, 33), Tvl1(scale_step=0.5, tau=0.2, lambda_=0.1, theta=0.4, epsilon=0)),
+        ((70, 93), Tvl1()),  # several tiles, cut by the edge
+        ((45, 58), Tvl1(scales=3, warps=3, iterations=4, outer_iterations=3, epsilon=0.02)),
+        ((24, 130), Tvl1(scales=9, warps=2, iterations=8, median=False)),  # a short pyramid
+        ((33, 33), Tvl1(scale_step=0.5, tau=0.2, lambda_=0.1, theta=0.4, warps=2)),
+        ((40, 40), Tvl1(iterations=7, outer_iterations=1, epsilon=0)),  # never at rest
     ],
 )
-def test_equals_opencv_with_as_many_iterations(size: tuple[int, int], settings: Tvl1) -> None:
-    clips = np.stack([moving_clip(*size, seed) for seed in (1, 2)])
+def test_equals_opencv(size: tuple[int, int], settings: Tvl1) -> None:
+    """With its stopping rule: clips come to rest at other times, a still one at once."""
+    clips = np.stack([moving_clip(*size, 1), moving_clip(*size, 2) // 3, moving_clip(*size, 3)])
+    clips[2, 1:] = clips[2, :1]
     found = tvl1_flow(clips, settings, CpuDevice())
     expected = np.stack([opencv_flow(clip, settings) for clip in clips])
     assert found.dtype == np.float32
-    assert np.abs(expected).mean() > 0.5
+    assert np.abs(expected[:2]).mean() > 0.5
     error = np.abs(found - expected)
-    # Only rounding differs; where the data leave the motion open, iterating makes it larger.
+    # Only rounding differs; where the frames leave the motion open, iterating makes it larger.
     assert np.median(error) < 1e-5
     assert error.mean() < 1e-3
 
