@@ -1,0 +1,102 @@
+"""Training as its own processes: kill -9 and resume, and torchrun against one process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train
+from dali_pipes.prepare.encode import write_video
+from dali_pipes.sources import Synthetic
+
+ROOT = Path(__file__).parent.parent
+SMALL = "--width 0.1 --clip_len 8 --size 32 --resize 36x48 --precision float32 --device cpu"
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven small videos, and a text that calls itself one."""
+    folder = tmp_path_factory.mktemp("videos")
+    source = Synthetic.make(7, 24, (48, 64))
+    for item in range(7):
+        frames, _ = source.read_clip(item, range(24), None)
+        write_video(folder / f"{item}.mp4", frames)
+    (folder / "3_text.mp4").write_text("not a video")
+    return folder
+
+
+def command(videos: Path, out: Path, flags: str) -> list[str]:
+    folders = f"--log_dir {out / 'logs'} --model_save_dir {out / 'saved'}"
+    return f"--videos {videos} {SMALL} {folders} {flags}".split()
+
+
+def events(out: Path) -> EventAccumulator:
+    (folder,) = (out / "logs").iterdir()
+    return EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+
+
+def losses(out: Path) -> dict[int, float]:
+    return {event.step: event.value for event in events(out).Scalars("mse_loss")}
+
+
+def checkpoints(out: Path) -> list[Path]:
+    return sorted((out / "saved").rglob("*.pt"))
+
+
+def test_kill_and_resume_equals_an_uninterrupted_run(videos: Path, tmp_path: Path) -> None:
+    flags = "--bs 2 --steps {} --save_minutes 0 --num_workers 1"
+    arguments = command(videos, tmp_path / "killed", flags.format(99))
+    process = subprocess.Popen([sys.executable, "train.py", *arguments], cwd=ROOT)
+    deadline = time.monotonic() + 120
+    while not len(checkpoints(tmp_path / "killed")) > 1 and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    steps = int(checkpoints(tmp_path / "killed")[-1].stem.removeprefix("step_")) + 2
+
+    flags = flags.format(steps)
+    subprocess.run(
+        [sys.executable, "train.py", *command(videos, tmp_path / "killed", flags + " --resume")],
+        cwd=ROOT, check=True,
+    )  # fmt: skip
+    assert train.main(command(videos, tmp_path / "whole", flags)) == 0
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert list(losses(tmp_path / "whole")) == list(range(1, steps + 1))
+
+
+def test_two_processes_equal_one_with_the_same_global_batch(videos: Path, tmp_path: Path) -> None:
+    """Batch norm synchronised; the bad file makes some batches shorter on one of them."""
+
+    def torchrun(out: Path, flags: str) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+             "train.py", *command(videos, out, f"--bs 2 --sync_bn --num_workers 1 {flags}")],
+            cwd=ROOT, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    torchrun(two, "--steps 3")
+    assert train.main(command(videos, one, "--bs 4 --steps 3")) == 0
+    np.testing.assert_allclose(list(losses(two).values()), list(losses(one).values()), rtol=1e-4)
+    ours, theirs = (torch.load(checkpoints(out)[-1], weights_only=True) for out in (one, two))
+    assert ours["loader"]["consumed"] == theirs["loader"]["consumed"] == 12
+    for name, weight in ours["net"].items():
+        if isinstance(weight, torch.Tensor):
+            torch.testing.assert_close(theirs["net"][name], weight, rtol=1e-3, atol=1e-5)
+
+    (skipped,) = (two / "logs").rglob("skipped.jsonl")  # rank 0 alone writes, each file once
+    assert [Path(json.loads(line)["path"]).name for line in skipped.open()] == ["3_text.mp4"]
+
+    # With another number of processes the run goes on as if nothing had happened.
+    assert train.main(command(videos, two, "--bs 4 --steps 5 --resume")) == 0
+    assert train.main(command(videos, one, "--bs 4 --steps 5 --resume --num_workers 0")) == 0
+    np.testing.assert_allclose(list(losses(two).values()), list(losses(one).values()), rtol=1e-3)
