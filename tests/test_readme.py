@@ -1,0 +1,110 @@
+"""What the README tells people to type exists, and its Python runs as printed."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from dali_pipes.prepare.samples import write_sample
+from kernels.label_schema import NAMES
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def inline_code(text: str) -> list[str]:
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", FENCED.sub("", text))]
+
+
+def commands(path: Path) -> set[str]:
+    """What a document tells to type, without comments, environment and first words of a chain."""
+    text = path.read_text().replace("\\\n", " ")
+    lines = [
+        line
+        for language, block in FENCED.findall(text)
+        for line in block.splitlines()
+        if not language
+    ]
+    found = (re.split(r" #|&&", line)[0].strip() for line in [*lines, *inline_code(text)])
+    return {line for line in found if line.startswith(("make ", "python ", "torchrun "))}
+
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = sorted(set[str]().union(*map(commands, DOCUMENTS)))
+
+
+@cache
+def help_of(*program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *program, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def flags(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_exists(command: str) -> None:
+    words = shlex.split(command)
+    if words[0] == "make":
+        targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert {word for word in words[1:] if "=" not in word} <= set(targets)
+        return
+    start = next(i for i, word in enumerate(words) if i and word in ("-m", "train.py"))
+    program = words[start : start + 1 + (words[start] == "-m")]
+    options = words[start + len(program) :]
+    if program[-1] == "dali_pipes.prepare" and options:
+        program.append(options.pop(0))
+    unknown = flags(" ".join(options)) - flags(help_of(*program)) - {"--help"}
+    assert not unknown, f"no such flags: {unknown}"
+
+
+def test_flags_named_in_the_text_are_those_of_train() -> None:
+    named = {flag for code in inline_code(README) if code.startswith("--") for flag in flags(code)}
+    assert len(named) > 5
+    assert named <= flags(help_of("train.py"))
+
+
+def test_table_of_labels_is_the_schema() -> None:
+    table = re.search(r"<!-- labels -->(.*)<!-- /labels -->", README, re.DOTALL)
+    assert table is not None
+    assert sorted(re.findall(r"`(\w+)`", table[1])) == sorted(NAMES)
+
+
+def test_links_lead_somewhere() -> None:
+    for path in DOCUMENTS:
+        targets = re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text())
+        assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+def test_python_runs_as_printed(tmp_path: Path) -> None:
+    for motion in ("up", "left"):
+        for number in range(4):
+            path = tmp_path / "samples" / motion / f"{number}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_sample(path, motion, number, "train", 0)
+    snippets = [block for language, block in FENCED.findall(README) if language == "python"]
+    assert snippets
+    for i, snippet in enumerate(snippets):
+        script = tmp_path / f"snippet{i}.py"
+        indented = "".join(f"    {line}\n" for line in snippet.splitlines())
+        script.write_text(f'if __name__ == "__main__":\n{indented}')
+        done = subprocess.run(
+            [sys.executable, script],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stderr
+        assert "torch.Size([8, 3, 16, 112, 112]) torch.Size([8, 27])" in done.stdout
