@@ -1,12 +1,13 @@
 """The command line of train.py. Published flags keep their names and defaults."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from kernels.label_schema import RULES
 from model import BACKBONES
+from model.flags import Help, Parser, not_negative, positive, share, size, whole
 from model.heads import N_FLAGS
 from model.precision import PRECISIONS
 
@@ -48,11 +49,11 @@ def parse(flow_choices: Sequence[str], argv: Sequence[str] | None = None) -> arg
 
 
 def _parser(flow_choices: Sequence[str]) -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         "train.py",
         description="Pre-train a video network on spatio-temporal statistics.",
         epilog="Several GPUs: torchrun --nproc-per-node=N train.py ...",
-        formatter_class=_Help,
+        formatter_class=Help,
         allow_abbrev=False,
     )
 
@@ -69,19 +70,19 @@ def _parser(flow_choices: Sequence[str]) -> argparse.ArgumentParser:
     group.add_argument("--data_list", type=Path, metavar="FILE",
         help="lines 'class/video start_frame class_id', start frames from 1; with --rgb_prefix "
         f"{PUBLISHED_LIST} if it exists, else everything found")
-    group.add_argument("--clip_len", type=_whole(2), default=16, metavar="FRAMES",
+    group.add_argument("--clip_len", type=whole(2), default=16, metavar="FRAMES",
         help="frames in a clip")
-    group.add_argument("--stride", type=_whole(1), default=1, metavar="FRAMES",
+    group.add_argument("--stride", type=whole(1), default=1, metavar="FRAMES",
         help="video frames from one clip frame to the next")
-    group.add_argument("--resize", type=_size, default=(128, 171), metavar="HxW",
+    group.add_argument("--resize", type=size, default=(128, 171), metavar="HxW",
         help="size of frames before the crop, in pixels (default: 128x171)")
-    group.add_argument("--size", type=_whole(8), default=112, metavar="PIXELS",
+    group.add_argument("--size", type=whole(8), default=112, metavar="PIXELS",
         help="side of the square crop")
-    group.add_argument("--clips_per_video", type=_whole(1), default=1, metavar="N",
+    group.add_argument("--clips_per_video", type=whole(1), default=1, metavar="N",
         help="clips of each video in an epoch")
-    group.add_argument("--val_fraction", type=_share, default=0.0, metavar="SHARE",
+    group.add_argument("--val_fraction", type=share, default=0.0, metavar="SHARE",
         help="share of the videos held out to measure accuracy on, 0 to below 1")
-    group.add_argument("--num_workers", type=_whole(0), default=2, metavar="N",
+    group.add_argument("--num_workers", type=whole(0), default=2, metavar="N",
         help="decoding processes of each training process; 0 decodes in that itself")
     group.add_argument("--on-bad-file", choices=("skip", "stop"), default="skip",
         help="leave a bad file out and report it, or end the run")
@@ -98,37 +99,37 @@ def _parser(flow_choices: Sequence[str]) -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("network")
     group.add_argument("--model", choices=tuple(BACKBONES), default="c3d", help="backbone")
-    group.add_argument("--width", type=_positive, default=1.0, metavar="FACTOR",
+    group.add_argument("--width", type=positive, default=1.0, metavar="FACTOR",
         help="factor on the channels of all layers; 0.25 suits a CPU")
 
     group = parser.add_argument_group("optimisation")
-    group.add_argument("--lr", type=_positive, default=5e-4, metavar="RATE",
+    group.add_argument("--lr", type=positive, default=5e-4, metavar="RATE",
         help="learning rate; biases take twice this")
-    group.add_argument("--bs", type=_whole(1), default=4, metavar="CLIPS",
+    group.add_argument("--bs", type=whole(1), default=4, metavar="CLIPS",
         help="batch size of each process (published: 30)")
-    group.add_argument("--motion_w", type=_not_negative, default=1.0, metavar="WEIGHT",
+    group.add_argument("--motion_w", type=not_negative, default=1.0, metavar="WEIGHT",
         help="weight of the motion loss")
-    group.add_argument("--app_w", type=_not_negative, default=0.1, metavar="WEIGHT",
+    group.add_argument("--app_w", type=not_negative, default=0.1, metavar="WEIGHT",
         help="weight of the appearance loss")
-    group.add_argument("--momentum", type=_not_negative, default=0.9, help="momentum of SGD")
-    group.add_argument("--wd", type=_not_negative, default=5e-3, metavar="DECAY",
+    group.add_argument("--momentum", type=not_negative, default=0.9, help="momentum of SGD")
+    group.add_argument("--wd", type=not_negative, default=5e-3, metavar="DECAY",
         help="weight decay")
-    group.add_argument("--step_s", type=_whole(1), default=6, metavar="EPOCHS",
+    group.add_argument("--step_s", type=whole(1), default=6, metavar="EPOCHS",
         help="epochs from one fall of the learning rate to the next")
-    group.add_argument("--gamma", type=_positive, default=0.1, metavar="FACTOR",
+    group.add_argument("--gamma", type=positive, default=0.1, metavar="FACTOR",
         help="what the learning rate is multiplied by at each fall")
-    group.add_argument("--epoch_num", type=_whole(1), default=18, metavar="EPOCHS",
+    group.add_argument("--epoch_num", type=whole(1), default=18, metavar="EPOCHS",
         help="length of the training")
-    group.add_argument("--steps", type=_whole(1), metavar="N",
+    group.add_argument("--steps", type=whole(1), metavar="N",
         help="end after N optimiser steps in all, counted from the first start; replaces "
         "--epoch_num")
-    group.add_argument("--seed", type=_whole(0), default=0, metavar="N",
+    group.add_argument("--seed", type=whole(0), default=0, metavar="N",
         help="decides weights, order, crops and flips")
 
     group = parser.add_argument_group("machine")
     group.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]",
         help="where to train; auto is the GPU if there is one")
-    group.add_argument("--gpu", type=_whole(0), metavar="N", help="the same as --device cuda:N")
+    group.add_argument("--gpu", type=whole(0), metavar="N", help="the same as --device cuda:N")
     group.add_argument("--precision", choices=PRECISIONS, default="auto",
         help="number format of the network; auto is the fastest that the device has")
     group.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
@@ -140,9 +141,9 @@ def _parser(flow_choices: Sequence[str]) -> argparse.ArgumentParser:
         metavar="DIR", help="checkpoints, a folder for each run")
     group.add_argument("--log_dir", type=Path, default=Path("visual_logs"), metavar="DIR",
         help="TensorBoard events and skipped.jsonl, a folder for each run")
-    group.add_argument("--max_save_num", type=_whole(1), default=3, metavar="N",
+    group.add_argument("--max_save_num", type=whole(1), default=3, metavar="N",
         help="checkpoints of a run to keep")
-    group.add_argument("--save_minutes", type=_not_negative, default=10.0, metavar="MINUTES",
+    group.add_argument("--save_minutes", type=not_negative, default=10.0, metavar="MINUTES",
         help="longest time between checkpoints, which every epoch's end writes anyway; 0 writes "
         "one at every step")
     group.add_argument("--resume", nargs="?", const=True, metavar="PATH",
@@ -154,50 +155,6 @@ def _parser(flow_choices: Sequence[str]) -> argparse.ArgumentParser:
         group.add_argument(f"--{name}", metavar="X", help=IGNORED[name])
     # fmt: on
     return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
-
-
-class _Help(argparse.HelpFormatter):
-    """Ends every help text with the default, where there is one and the text does not have it."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        text = action.help or ""
-        if "(default:" in text or action.default in (None, False, argparse.SUPPRESS):
-            return text
-        return text + " (default: %(default)s)"
-
-
-def _number(kind: type, accept: Callable[[Any], bool], words: str) -> Callable[[str], Any]:
-    def read(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not accept(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
-        return value
-
-    return read
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    return _number(int, lambda n: n >= least, f"a whole number of {least} or more")
-
-
-_positive = _number(float, lambda x: 0 < x < float("inf"), "a number above 0")
-_not_negative = _number(float, lambda x: 0 <= x < float("inf"), "a number of 0 or more")
-_share = _number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, x, width = text.partition("x")
-    if not (x and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH in pixels, like 128x171")
-    return int(height), int(width)
 
 
 def _flags(text: str) -> tuple[int, ...]:

@@ -39,8 +39,15 @@ def score(probabilities: NDArray[np.float32], classes: NDArray[np.int64], n_clas
         clip_accuracy=float(hits[present].mean()),
         video_accuracy=float((predicted == classes).mean()),
         predicted=predicted,
-        confusion=confusion_matrix(classes, predicted, labels=np.arange(n_classes)),
+        confusion=confusion(classes, predicted, n_classes),
     )
+
+
+def confusion(
+    classes: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int
+) -> NDArray[np.int64]:
+    """How many of the videos of each class (rows) were taken for each class (columns): [C,C]."""
+    return confusion_matrix(classes, predicted, labels=np.arange(n_classes))
 
 
 def linear_probe(

@@ -1,15 +1,9 @@
-"""Which videos train and which test: the data sets' published split files, or a split by name.
-
-UCF101     trainlist01.txt  "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1"; testlist01.txt likewise
-HMDB51     brush_hair_test_split1.txt  "name.avi 1": 1 train, 2 test, 0 neither
-scenes     no split: a class is its folder (YUPENN, Maryland), each video is left out once
-ASLAN      a text file of pairs, see `read_pairs`
-"""
+"""Which videos train and which test: by published lists or by name; which pairs are compared."""
 
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -30,57 +24,39 @@ class Split:
     name: str  # for the protocol
 
 
-def read_split(folder: Path, fold: int, paths: Sequence[str]) -> Split:
-    """Split `paths` by the UCF101 or HMDB51 split files in `folder`, recognised by their names.
+def split_files(folder: Path, fold: int) -> tuple[str, list[Path], list[Path]]:
+    """(data set, files that name the training videos, and the test videos) of a split in `folder`.
 
-    Raises ValueError if there are no such files, a line is malformed, or no video matches.
+    Raises ValueError if they are neither UCF101's nor HMDB51's.
     """
-    if (folder / f"trainlist{fold:02}.txt").exists():
-        name, listed = "UCF101", _ucf101(folder, fold)
-    elif hmdb := sorted(folder.glob(f"*_test_split{fold}.txt")):
-        name, listed = "HMDB51", _hmdb51(hmdb, fold)
-    else:
-        raise ValueError(
-            f"{folder}: has neither trainlist{fold:02}.txt (UCF101) "
-            f"nor *_test_split{fold}.txt (HMDB51)"
-        )
+    train, test = (folder / f"{side}list{fold:02}.txt" for side in ("train", "test"))
+    if train.exists() and test.exists():
+        return "UCF101", [train], [test]
+    if both := sorted(folder.glob(f"*_test_split{fold}.txt")):
+        return "HMDB51", both, both
+    raise ValueError(
+        f"{folder}: has neither {train.name} and {test.name} (UCF101) "
+        f"nor *_test_split{fold}.txt (HMDB51)"
+    )
+
+
+def split_by_list(
+    paths: Sequence[str], train: Collection[str], test: Collection[str], name: str
+) -> Split:
+    """Split by lists of `class/video`. Raises ValueError if one side finds no video."""
     found = by_name(paths)
-    sides: dict[str, list[int]] = {"train": [], "test": []}
-    missing = []
-    for side, names in listed.items():
-        for listed_name in names:
-            video = look_up(found, listed_name)
-            if video is None:
-                missing.append(listed_name)
-            else:
-                sides[side].append(video)
-    split = Split(sides["train"], sides["test"], missing, f"{name} split {fold}")
-    if not split.train or not split.test:
+    sides: list[list[int]] = []
+    missing: list[str] = []
+    for names in (train, test):
+        videos = {listed: look_up(found, listed) for listed in sorted(names)}
+        sides.append([video for video in videos.values() if video is not None])
+        missing += [listed for listed, video in videos.items() if video is None]
+    if not all(sides):
         raise ValueError(
-            f"{folder}: {split.name} finds {len(split.train)} training and {len(split.test)} test "
-            f"videos among {len(paths)}; it looks for e.g. {(missing or ['?'])[0]}"
+            f"{name} finds {len(sides[0])} training and {len(sides[1])} test videos "
+            f"among {len(paths)}; it looks for e.g. {missing[0]}"
         )
-    return split
-
-
-def _ucf101(folder: Path, fold: int) -> dict[str, list[str]]:
-    return {
-        side: [line.split()[0] for line in _lines(folder / f"{side}list{fold:02}.txt")]
-        for side in ("train", "test")
-    }
-
-
-def _hmdb51(files: Sequence[Path], fold: int) -> dict[str, list[str]]:
-    sides: dict[str, list[str]] = {"train": [], "test": []}
-    for file in files:
-        folder = file.name.removesuffix(f"_test_split{fold}.txt")
-        for line in _lines(file):
-            video, _, side = line.rpartition(" ")
-            if side not in ("0", "1", "2"):
-                raise ValueError(f"{file}: not a video name with 0, 1 or 2: {line!r}")
-            if side != "0":
-                sides["train" if side == "1" else "test"].append(f"{folder}/{video.strip()}")
-    return sides
+    return Split(sides[0], sides[1], missing, name)
 
 
 def split_by_name(
@@ -88,8 +64,8 @@ def split_by_name(
 ) -> Split:
     """Hold out about `share` of each class for testing; which videos depends on names and seed.
 
-    Videos of one UCF101 group stay together. Every class keeps a training video; a class of one
-    video or one group has no test video.
+    Videos of one UCF101 group stay together, unless a class has no other group. Every class keeps
+    a training video; a class of one video has no test video.
     """
     groups: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for video, (path, class_id) in enumerate(zip(paths, classes, strict=True)):
@@ -103,12 +79,15 @@ def split_by_name(
     train: list[int] = []
     test: list[int] = []
     for of_class in groups.values():
+        if len(of_class) == 1:
+            (videos,) = of_class.values()
+            of_class = {_stem(_tail(paths[video])): [video] for video in videos}
         drawn = sorted(of_class, key=draw)
         held = min(max(1, round(share * len(drawn))), len(drawn) - 1)
         for i, group in enumerate(drawn):
             (test if i < held else train).extend(of_class[group])
     if not test:
-        raise ValueError("no class has two videos (or two UCF101 groups), so none can be held out")
+        raise ValueError("no class has two videos, so none can be held out")
     return Split(
         sorted(train), sorted(test), [], f"{share:.0%} of each class held out, seed {seed}"
     )
@@ -191,11 +170,3 @@ def _tail(path: str) -> str:
 
 def _stem(name: str) -> str:
     return os.path.splitext(name)[0]
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ValueError(f"{file}: no such split file") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]

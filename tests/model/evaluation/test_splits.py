@@ -8,9 +8,10 @@ import pytest
 from model.evaluation.splits import (
     group_of,
     read_pairs,
-    read_split,
     shared_groups,
+    split_by_list,
     split_by_name,
+    split_files,
 )
 
 PATHS = [
@@ -21,34 +22,33 @@ PATHS = [
 ]
 
 
-def test_ucf101_split_files(tmp_path: Path) -> None:
-    (tmp_path / "trainlist01.txt").write_text(
-        "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1\nBasketball/v_Basketball_g09_c03.avi 2\n"
-    )
-    (tmp_path / "testlist01.txt").write_text(
-        "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi\nBasketball/v_Basketball_g02_c01.avi\n"
-        "Basketball/v_Basketball_g02_c99.avi\n\n"
-    )
-    split = read_split(tmp_path, 1, PATHS)
-    assert (split.train, split.test) == ([1, 3], [0, 2])  # the suffix on disk may differ
-    assert split.missing == ["Basketball/v_Basketball_g02_c99.avi"]
-    assert split.name == "UCF101 split 1"
-    with pytest.raises(ValueError, match="neither trainlist02"):
-        read_split(tmp_path, 2, PATHS)
+def test_split_files_are_known_by_their_names(tmp_path: Path) -> None:
+    hmdb = [tmp_path / f"{name}_test_split2.txt" for name in ("cartwheel", "brush_hair")]
+    for file in hmdb:
+        file.touch()
+    assert split_files(tmp_path, 2) == ("HMDB51", sorted(hmdb), sorted(hmdb))
+    (tmp_path / "trainlist02.txt").touch()
+    (tmp_path / "testlist02.txt").touch()
+    ucf = [tmp_path / "trainlist02.txt"], [tmp_path / "testlist02.txt"]
+    assert split_files(tmp_path, 2) == ("UCF101", *ucf)
+    with pytest.raises(ValueError, match="neither trainlist01"):
+        split_files(tmp_path, 1)
+
+
+def test_split_by_list() -> None:
+    train = ["ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi", "Basketball/v_Basketball_g09_c03.avi"]
+    test = ["ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01", "Basketball/v_Basketball_g02_c99"]
+    split = split_by_list(PATHS, train, test, "UCF101 split 1")
+    assert (split.train, split.test) == ([1, 3], [0])  # the suffix on disk may differ
+    assert split.missing == ["Basketball/v_Basketball_g02_c99"]
     with pytest.raises(ValueError, match="finds 0 training and 0 test videos among 1"):
-        read_split(tmp_path, 1, ["/data/other/x.avi"])
+        split_by_list(["/data/other/x.avi"], train, test, "UCF101 split 1")
 
 
-def test_hmdb51_split_files(tmp_path: Path) -> None:
-    (tmp_path / "cartwheel_test_split2.txt").write_text("a b(1)_x.avi 1 \nc.avi 2 \nd.avi 0 \n")
-    (tmp_path / "brush_hair_test_split2.txt").write_text("c.avi 1 \n")
-    paths = [f"/h/{name}.avi" for name in ("cartwheel/a b(1)_x", "cartwheel/c", "cartwheel/d")]
-    paths.append("/h/brush_hair/c.avi")  # the same name in two classes
-    split = read_split(tmp_path, 2, paths)
-    assert (split.train, split.test, split.missing) == ([3, 0], [1], [])
-    (tmp_path / "cartwheel_test_split2.txt").write_text("c.avi 7\n")
-    with pytest.raises(ValueError, match=r"cartwheel_test_split2\.txt: not a video name"):
-        read_split(tmp_path, 2, paths)
+def test_the_same_name_in_two_classes() -> None:
+    paths = ["/h/cartwheel/a b(1)_x.avi", "/h/cartwheel/c.avi", "/h/brush_hair/c.avi"]
+    split = split_by_list(paths, ["brush_hair/c", "cartwheel/a b(1)_x"], ["cartwheel/c"], "x")
+    assert (split.train, split.test, split.missing) == ([2, 0], [1], [])
 
 
 def test_groups_on_both_sides_are_seen() -> None:
@@ -76,8 +76,10 @@ def test_split_by_name_keeps_groups_together_and_every_class_in_training() -> No
     moved = [path.replace("/d/", "/elsewhere/d/") for path in paths]
     assert split_by_name(moved, np.array(classes), 0.4).test == split.test
     assert split_by_name(paths, np.array(classes), 0.4, seed=1).test != split.test
+    # With nothing but one group, its videos must do.
+    assert len(split_by_name(paths[:4], np.array(classes[:4]), 0.4).test) == 2
     with pytest.raises(ValueError, match="no class has two videos"):
-        split_by_name(paths[:4], np.array(classes[:4]), 0.4)
+        split_by_name(paths[:1], np.array(classes[:1]), 0.4)
 
 
 def test_pairs(tmp_path: Path) -> None:

@@ -1,0 +1,117 @@
+"""Fine-tuning: the pre-trained backbone and a new linear classifier learn the actions together."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model import checkpoint
+from model.backbone import Backbone
+from model.evaluation.features import Batch, Table, by_video
+from model.precision import Precision
+
+
+class Classifier(nn.Module):
+    """A backbone, dropout and a linear layer: uint8 frames [N,T,S,S,3] -> logits [N,C]."""
+
+    def __init__(self, backbone: Backbone, n_classes: int, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(backbone.channels, n_classes)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.linear(self.dropout(self.backbone(frames))).float()
+
+
+class Loader(Protocol):
+    """What fine-tuning needs of a loader; one iteration is an epoch."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def train(
+    net: Classifier,
+    loader: Loader,
+    classes: Tensor,
+    epochs: int,
+    lr: float,
+    weight_decay: float,
+    precision: Precision,
+    folder: Path,
+    settings: dict[str, Any],
+    say: Callable[[str], None],
+) -> None:
+    """Cross-entropy by SGD with momentum 0.9; the learning rate falls to 0 along a cosine.
+
+    `classes` int64 [V] gives each video's class. A checkpoint in `folder` after every epoch lets
+    an interrupted training continue; one of other `settings` is a ValueError.
+    """
+    device = next(net.parameters()).device
+    classes = classes.to(device)
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision.scaled)
+    parts: dict[str, Any] = {
+        "net": net,
+        "optimizer": optimizer,
+        "scheduler": scheduler,
+        "scaler": scaler,
+        "loader": loader,
+    }
+    first = 0
+    if found := checkpoint.newest(folder):
+        path, saved = found
+        if saved["settings"] != settings:
+            raise ValueError(
+                f"{path}: is of a fine-tuning with other settings; choose another --out"
+            )
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        torch.set_rng_state(saved["generator"])
+        first = saved["step"]
+        say(f"resuming after epoch {first} ({path})")
+    for epoch in range(first, epochs):
+        net.train()
+        total, hits, clips = 0.0, 0, 0
+        for batch in loader:
+            if len(batch.video) < 2:  # batch norm needs two clips
+                continue
+            target = classes[batch.video]
+            with precision.autocast():
+                logits = net(batch.frames)
+            loss = nn.functional.cross_entropy(logits, target)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            total += float(loss.detach()) * len(target)
+            hits += int((logits.argmax(dim=1) == target).sum())
+            clips += len(target)
+        if not clips:
+            raise ValueError("no batch of an epoch had two clips that could be read")
+        scheduler.step()
+        say(f"epoch {epoch + 1}/{epochs}  loss {total / clips:.4f}  accuracy {hits / clips:.1%}")
+        state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
+        state |= {"step": epoch + 1, "settings": settings, "generator": torch.get_rng_state()}
+        checkpoint.save(folder, state, step=epoch + 1, keep=1)
+
+
+def probabilities(
+    net: Classifier, batches: Iterable[Batch], clips_per_video: int, precision: Precision
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """(video, softmax [K,C] of its clips) for each video that has a clip; NaN for missing clips."""
+    net.eval()
+
+    def describe(frames: Tensor) -> Table:
+        with torch.no_grad(), precision.autocast():
+            return {"softmax": net(frames).softmax(dim=1).cpu().numpy()}
+
+    for video, clips in by_video(batches, describe, clips_per_video):
+        yield video, clips["softmax"]

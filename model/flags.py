@@ -1,0 +1,53 @@
+"""How command lines are read: values that are checked, help that names defaults."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Ends the program with exit code 2 and one line where a flag is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Ends every help text with the default, where there is one and the text does not have it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        if "(default:" in text or action.default in (None, False, argparse.SUPPRESS):
+            return text
+        return text + " (default: %(default)s)"
+
+
+def _number(kind: type, accept: Callable[[Any], bool], words: str) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not accept(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
+        return value
+
+    return read
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """Whole numbers from `least` on."""
+    return _number(int, lambda n: n >= least, f"a whole number of {least} or more")
+
+
+positive = _number(float, lambda x: 0 < x < float("inf"), "a number above 0")
+not_negative = _number(float, lambda x: 0 <= x < float("inf"), "a number of 0 or more")
+share = _number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
+
+
+def size(text: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH in pixels."""
+    height, x, width = text.partition("x")
+    if not (x and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH in pixels, like 128x171")
+    return int(height), int(width)
