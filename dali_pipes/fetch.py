@@ -5,6 +5,7 @@ placeholder of the same shapes, and the reason, by which the loader leaves the s
 """
 
 import os
+import time
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from dali_pipes.jpeg import damage, image_name
 from dali_pipes.lists import NO_START
 from dali_pipes.sources import FrameFolders, Source, VideoFiles
 from dali_pipes.trace import Trace
+
+_WRITE_EVERY_SECONDS = 5.0  # what is lost when a worker ends is found out again
 
 Arrays = tuple[NDArray[Any], ...]
 
@@ -49,6 +52,8 @@ class Fetch:
         self.source, self.spec, self.known, self.share = source, spec, known, share
         self.trace = Trace(scratch)
         self._index: Index | None = None
+        self._unwritten: list[Row] = []
+        self._written = time.monotonic()
 
     def __call__(self, info: Any) -> Arrays:
         number, part = self._number(info.idx_in_epoch)
@@ -120,8 +125,8 @@ class Fetch:
             row = self._open_index().row(path)
             if row is None or row.stamp != stamp:
                 row = probe(self.source, item, stamp)
-                self._open_index().put([row])
-            self.known.learn([item], row)
+                self._write(row)
+            self.known.learn(item, row)
             return self._counts(item)
         decoded = int(self.known.decoded[item])
         return int(self.known.frames[item]), None if decoded == UNKNOWN else decoded
@@ -129,10 +134,19 @@ class Fetch:
     def _keep(self, item: int, frames: int, decoded: int) -> None:
         """Remember that decoding proved fewer frames, in this process and in the index."""
         self.known.decoded[item] = decoded
-        index = self._open_index()
-        row = index.row(self.source.paths[item])
+        self._write()
+        row = self._open_index().row(self.source.paths[item])
         if row is not None and row.info is not None and row.info.frames == frames:
-            index.put([Row(row.path, row.stamp, row.info, decoded)])
+            self._write(Row(row.path, row.stamp, row.info, decoded))
+            self._write()
+
+    def _write(self, row: Row | None = None) -> None:
+        """A row into the index, with others: many workers write to one file. None: at once."""
+        if row is not None:
+            self._unwritten.append(row)
+        if row is None or time.monotonic() - self._written > _WRITE_EVERY_SECONDS:
+            self._open_index().put(self._unwritten)
+            self._unwritten, self._written = [], time.monotonic()
 
     def _open_index(self) -> Index:
         if self._index is None:

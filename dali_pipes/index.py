@@ -129,41 +129,41 @@ class Survey:
     def unknown(cls, items: int) -> Self:
         return cls(np.full(items, UNKNOWN, np.int32), np.full(items, UNKNOWN, np.int32))
 
-    def learn(self, items: Iterable[int], row: Row) -> None:
-        for item in items:
-            if row.bad is not None:
-                self.bad[item] = BadVideo(row.path, *row.bad)
-            elif row.info is not None:
-                self.frames[item], self.decoded[item] = row.info.frames, row.decoded
+    def learn(self, item: int, row: Row) -> None:
+        if row.bad is not None:
+            self.bad[item] = BadVideo(row.path, *row.bad)
+        elif row.info is not None:
+            self.frames[item], self.decoded[item] = row.info.frames, row.decoded
 
 
 def survey(source: Source, index: Index, progress: bool = True) -> Survey:
     """Look at every file without opening it; open those not in the index, if they are few."""
     known = Survey.unknown(len(source))
-    items: dict[str, list[int]] = {}
-    for item, path in enumerate(source.paths):
-        items.setdefault(path, []).append(item)
+    first: dict[str, int] = {}  # a list may hold a file many times
+    same = [first.setdefault(path, item) for item, path in enumerate(source.paths)]
     stamps = {}
-    for path, (item, *_) in items.items():
+    for path, item in first.items():
         try:
             stamps[path] = source.stamp(item)
         except BadVideo as error:
-            known.bad.update(dict.fromkeys(items[path], error))
+            known.bad[item] = error
     for row in index.rows():
         if stamps.get(row.path) == row.stamp:
-            known.learn(items[row.path], row)
+            known.learn(first[row.path], row)
             del stamps[row.path]
     if len(stamps) <= PROBE_AT_START:
         new = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            probed = pool.map(lambda path: probe(source, items[path][0], stamps[path]), stamps)
+            probed = pool.map(lambda path: probe(source, first[path], stamps[path]), stamps)
             hidden = None if progress and stamps else True  # None: hidden unless on a terminal
             for row in tqdm(
                 probed, "opening videos", len(stamps), unit="video", leave=False, disable=hidden
             ):
-                known.learn(items[row.path], row)
+                known.learn(first[row.path], row)
                 new.append(row)
         index.put(new)
+    known.frames, known.decoded = known.frames[same], known.decoded[same]
+    known.bad = {item: known.bad[like] for item, like in enumerate(same) if like in known.bad}
     return known
 
 

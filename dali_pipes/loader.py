@@ -226,13 +226,17 @@ class ClipLoader:
 
     def describe(self) -> str:
         """What the loader does, for people, a line each."""
-        items, bad = len(self.source), len(self._known.bad)
-        unopened = int((self._known.frames == UNKNOWN).sum())
-        later = f", {unopened} of them opened later, by workers" if unopened > bad else ""
+        bad = len(self._known.bad)
+        found = [f"{len(self.source)} videos or clips", f"{bad} unusable" if bad else "all usable"]
+        unopened = int((self._known.frames == UNKNOWN).sum()) - sum(
+            self._known.frames[item] == UNKNOWN for item in self._known.bad
+        )
+        if unopened:
+            found[1:] = [f"{bad} unusable", f"{unopened} not opened yet: workers will"]
         workers = self.num_workers
         lines = [
             ("device", f"{self.device} ({self._device_reason})"),
-            ("source", f"{self.source.name}: {items} clips or videos, {items - bad} usable{later}"),
+            ("source", f"{self.source.name}: {', '.join(found)}"),
             ("decoder", self._feed.decoder),
             ("flow", f"{self.flow} ({self._flow_reason})"),
             ("labels", "none" if self.flow == NO_FLOW else f"27, rule {self.spec.rule}"),

@@ -260,7 +260,7 @@ def test_bad_files_are_left_out_and_named_once(rendered: Path) -> None:
     ]
     assert skips[0].reason == "has 15 frames, a clip needs 16"
     described = loader.describe()
-    assert "8 clips or videos, 6 usable" in described
+    assert "8 videos or clips, 2 unusable" in described
     assert "text.mp4: open: invalid data" in described
 
     (rendered / "class 2" / "v_4.mp4").write_bytes(whole[:400])  # goes bad during the run
