@@ -32,8 +32,8 @@ from dali_pipes.sources import open_source, split
 from kernels.label_schema import NAMES
 from model import BACKBONES, checkpoint
 from model.distributed import NoDevice, Ranks, joined
-from model.heads import StatisticsHeads, StatisticsNet
-from model.loss import StatisticsLoss, absolute_errors
+from model.heads import HEADS, StatisticsNet
+from model.loss import LOSSES, StatisticsLoss, absolute_errors
 from model.options import check_same_run, parse, plain
 from model.precision import Precision, choose
 from model.report import Report, Step, new_run
@@ -121,7 +121,7 @@ def prepare(args: Namespace, ranks: Ranks) -> Run:
 
     torch.manual_seed(args.seed)  # the same weights in all processes
     backbone = BACKBONES[args.model](width=args.width)
-    heads = StatisticsHeads(backbone.channels, args.motion_flag, args.app_flag)
+    heads = HEADS[args.head](backbone.channels, args.motion_flag, args.app_flag, args.clip_len)
     net = StatisticsNet(backbone, heads)
     net.to(device=ranks.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     if args.compile:
@@ -140,7 +140,7 @@ def prepare(args: Namespace, ranks: Ranks) -> Run:
         precision,
         net,
         parallel=ranks.parallel(net, args.sync_bn),
-        loss=StatisticsLoss(heads.motion_columns, heads.app_columns, args.motion_w, args.app_w),
+        loss=LOSSES[args.head](heads, args.motion_w, args.app_w),
         optimizer=optimizer,
         scheduler=torch.optim.lr_scheduler.StepLR(optimizer, args.step_s, args.gamma),
         scaler=torch.amp.GradScaler(ranks.device.type, enabled=precision.scaled),
@@ -299,7 +299,7 @@ class Result:
     motion_loss: float
     app_loss: float
     label_errors: list[float]  # mean distance from each learned label
-    predicted: Tensor  # [N,K]
+    predicted: Tensor  # [N,...], what the heads put out, motion first
 
 
 def train_step(run: Run, batch: ClipBatch, clips: int) -> Result:
@@ -317,7 +317,8 @@ def train_step(run: Run, batch: ClipBatch, clips: int) -> Result:
     norm = nn.utils.get_total_norm(p.grad for p in run.net.parameters() if p.grad is not None)
 
     predicted = torch.cat([motion, app], dim=1).detach()
-    errors = absolute_errors(predicted, batch.labels[:, run.net.heads.columns], clips)
+    values = run.net.heads.values(predicted)
+    errors = absolute_errors(values, batch.labels[:, run.net.heads.columns], clips)
     shares = torch.cat([torch.stack([motion_loss, app_loss]).detach(), errors])
     motion_value, app_value, *label_errors = run.ranks.sum(shares).tolist()
     finite = isfinite(motion_value + app_value)
@@ -347,7 +348,7 @@ def report_bad_step(run: Run, batch: ClipBatch, in_a_row: int) -> None:
 def validate(run: Run) -> None:
     """Accuracy of each label on the held-out videos of all processes, beside chance."""
     clips = once_each(run.held_out) if run.held_out else ()
-    counts = label_counts(run.net, clips, run.args.clip_len, run.precision)
+    counts = label_counts(run.net, clips, run.precision)
     accuracy, chance = accuracy_and_chance(*(run.ranks.sum(count) for count in counts))
     run.report.labels("val_accuracy", accuracy, run.step)
     run.report.labels("val_chance", chance, run.step)
@@ -369,7 +370,7 @@ def picture(run: Run, batch: ClipBatch, predicted: Tensor) -> ndarray:
     """The first clip of the batch with its labels and the predicted ones, uint8 [H,W,3]."""
     from dali_pipes.show import clip_picture  # takes a while to import
 
-    nearest = run.net.heads.labels(predicted[:1], run.args.clip_len)
+    nearest = run.net.heads.labels(predicted[:1])
     frames, flow, labels, guessed = (
         t[0].cpu().numpy() for t in (batch.frames, batch.flow, batch.labels, nearest)
     )

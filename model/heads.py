@@ -1,11 +1,11 @@
-"""Two regression heads on a backbone: motion and appearance statistics."""
+"""Two heads on a backbone, for motion and appearance statistics: regression or classification."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from kernels.label_schema import LABELS, PATTERN_BLOCKS
+from kernels.label_schema import LABELS, PATTERN_BLOCKS, REFERENCE_CLIP_LEN
 from model.backbone import Backbone
 
 Flags = Sequence[int]  # one 0 or 1 for each pattern, then one for the labels of the whole clip
@@ -27,7 +27,7 @@ def label_columns(family: str, flags: Flags) -> list[int]:
 
 
 class StatisticsHeads(nn.Module):
-    """A linear regression head for each family of labels.
+    """A linear regression head for each family of labels, of clips of `clip_len` frames.
 
     `motion_columns` and `app_columns` are the label columns that the heads put out, in order.
     """
@@ -37,34 +37,59 @@ class StatisticsHeads(nn.Module):
         channels: int,
         motion_flag: Flags = (1,) * N_FLAGS,
         app_flag: Flags = (1,) * N_FLAGS,
+        clip_len: int = REFERENCE_CLIP_LEN,
     ) -> None:
         super().__init__()
+        self.clip_len = clip_len
         self.motion_columns = label_columns("motion", motion_flag)
         self.app_columns = label_columns("appearance", app_flag)
         if not self.motion_columns and not self.app_columns:
             raise ValueError("--motion_flag and --app_flag leave no label to learn")
         self.columns = self.motion_columns + self.app_columns
-        self.motion = _head(channels, len(self.motion_columns))
-        self.app = _head(channels, len(self.app_columns))
+        self.motion = _head(channels, sum(map(self.outputs, self.motion_columns)))
+        self.app = _head(channels, sum(map(self.outputs, self.app_columns)))
+
+    def outputs(self, column: int) -> int:
+        """How many numbers the heads put out for a label."""
+        return 1
+
+    def values(self, predicted: Tensor) -> Tensor:
+        """What is predicted for each learned label: [N,M+A] in the order of `columns`.
+
+        `predicted` is what forward returns, motion first, side by side.
+        """
+        return predicted
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled features float32 [N,channels] -> label values, motion [N,M] and appearance [N,A].
+        """Pooled features float32 [N,channels] -> outputs for motion and for appearance labels.
 
-        Always in float32: the heads cost nothing, and label values need the digits.
+        Regression heads put out label values, [N,M] and [N,A]. Always in float32: the heads cost
+        nothing, and label values need the digits.
         """
         with torch.autocast(features.device.type, enabled=False):
             return self.motion(features), self.app(features)
 
-    def labels(self, predicted: Tensor, clip_len: int) -> Tensor:
-        """The labels nearest to predicted values: int64 [N,27], 0 where a label is not learned.
-
-        `predicted` [N,M+A]: what forward returns, motion first.
-        """
+    def labels(self, predicted: Tensor) -> Tensor:
+        """The labels nearest to predicted values: int64 [N,27], 0 where a label is not learned."""
         labels = predicted.new_zeros(len(predicted), len(LABELS), dtype=torch.int64)
-        classes = labels.new_tensor([LABELS[column].classes(clip_len) for column in self.columns])
-        nearest = predicted.nan_to_num().round().long()
-        labels[:, self.columns] = torch.minimum(nearest.clamp(min=1), classes)
+        most = labels.new_tensor([LABELS[column].classes(self.clip_len) for column in self.columns])
+        nearest = self.values(predicted).nan_to_num().round().long()
+        labels[:, self.columns] = torch.minimum(nearest.clamp(min=1), most)
         return labels
+
+
+class ClassificationHeads(StatisticsHeads):
+    """A logit for each value that a label can take, motion labels side by side, then appearance."""
+
+    def outputs(self, column: int) -> int:
+        return LABELS[column].classes(self.clip_len)
+
+    def values(self, predicted: Tensor) -> Tensor:
+        logits = predicted.split([self.outputs(column) for column in self.columns], dim=1)
+        return torch.stack([of_label.argmax(dim=1) + 1 for of_label in logits], dim=1)
+
+
+HEADS = {"regression": StatisticsHeads, "classification": ClassificationHeads}
 
 
 def _head(channels: int, outputs: int) -> nn.Module:

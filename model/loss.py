@@ -1,9 +1,12 @@
-"""The training objective: mean squared error on label values (TPAMI 2021, section 3.5)."""
+"""The training objective: mean squared error on label values (TPAMI 2021), or cross-entropy."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from model.heads import StatisticsHeads
 
 
 @dataclass(frozen=True)
@@ -13,8 +16,7 @@ class StatisticsLoss:
     The mean is over the label columns of a family and over the clips of all processes.
     """
 
-    motion_columns: list[int]
-    app_columns: list[int]
+    heads: StatisticsHeads
     motion_w: float = 1.0
     app_w: float = 0.1
 
@@ -23,18 +25,37 @@ class StatisticsLoss:
     ) -> tuple[Tensor, Tensor]:
         """This process's share of (motion loss, appearance loss), both weighted, float32 scalars.
 
-        Predicted `motion` [N,M] and `app` [N,A], `labels` int64 [N,27]; `clips` is the number of
-        clips on all processes, so that shares add up to the loss of the global batch. A family
+        `motion` and `app` are what the heads put out, `labels` int64 [N,27]; `clips` is the number
+        of clips on all processes, so that shares add up to the loss of the global batch. A family
         without columns has loss 0.
         """
         return (
-            self.motion_w * _squares(motion, labels[:, self.motion_columns], clips),
-            self.app_w * _squares(app, labels[:, self.app_columns], clips),
+            self.motion_w * self._family(motion, labels, self.heads.motion_columns, clips),
+            self.app_w * self._family(app, labels, self.heads.app_columns, clips),
         )
 
+    def _family(self, predicted: Tensor, labels: Tensor, columns: list[int], clips: int) -> Tensor:
+        errors = predicted - labels[:, columns]
+        return errors.square().sum() / (clips * max(1, len(columns)))
 
-def _squares(predicted: Tensor, labels: Tensor, clips: int) -> Tensor:
-    return (predicted - labels).square().sum() / (clips * max(1, labels.shape[1]))
+
+@dataclass(frozen=True)
+class ClassificationLoss(StatisticsLoss):
+    """Cross-entropy for `ClassificationHeads`; means and weights as above.
+
+    A label of 0 (no motion, under the `reference` rule) is no class and adds nothing.
+    """
+
+    def _family(self, predicted: Tensor, labels: Tensor, columns: list[int], clips: int) -> Tensor:
+        logits = predicted.split([self.heads.outputs(column) for column in columns], dim=1)
+        total = predicted.sum() * 0  # where a family has no columns
+        for of_label, column in zip(logits, columns, strict=True):
+            target = labels[:, column] - 1
+            total = total + cross_entropy(of_label, target, ignore_index=-1, reduction="sum")
+        return total / (clips * max(1, len(columns)))
+
+
+LOSSES = {"regression": StatisticsLoss, "classification": ClassificationLoss}  # as heads.HEADS
 
 
 def absolute_errors(predicted: Tensor, labels: Tensor, clips: int) -> Tensor:

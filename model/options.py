@@ -8,7 +8,7 @@ from typing import Any
 from kernels.label_schema import RULES
 from model import BACKBONES
 from model.flags import Help, Parser, not_negative, positive, share, size, whole
-from model.heads import N_FLAGS
+from model.heads import HEADS, N_FLAGS
 from model.precision import PRECISIONS
 
 PUBLISHED_LIST = Path("list/ucf101_train.list")  # taken if it is there, as by the published code
@@ -101,6 +101,8 @@ def _parser(flow_choices: Sequence[str]) -> argparse.ArgumentParser:
     group.add_argument("--model", choices=tuple(BACKBONES), default="c3d", help="backbone")
     group.add_argument("--width", type=positive, default=1.0, metavar="FACTOR",
         help="factor on the channels of all layers; 0.25 suits a CPU")
+    group.add_argument("--head", choices=tuple(HEADS), default="regression",
+        help="predict label values with squared error (published), or classes with cross-entropy")
 
     group = parser.add_argument_group("optimisation")
     group.add_argument("--lr", type=positive, default=5e-4, metavar="RATE",

@@ -12,7 +12,7 @@ from model.precision import Precision
 
 @torch.no_grad()
 def label_counts(
-    net: StatisticsNet, clips: Iterable[tuple[Tensor, Tensor]], clip_len: int, precision: Precision
+    net: StatisticsNet, clips: Iterable[tuple[Tensor, Tensor]], precision: Precision
 ) -> tuple[Tensor, Tensor]:
     """(how often each label was right [K], how often each value occurred [K,classes]), int64.
 
@@ -22,7 +22,7 @@ def label_counts(
     columns = net.heads.columns
     device = next(net.parameters()).device
     hits = torch.zeros(len(columns), dtype=torch.int64, device=device)
-    classes = max(label.classes(clip_len) for label in LABELS)
+    classes = max(label.classes(net.heads.clip_len) for label in LABELS)
     occurred = torch.zeros(len(columns), classes, dtype=torch.int64, device=device)
     was_training = net.training
     net.eval()
@@ -32,7 +32,7 @@ def label_counts(
         with precision.autocast():
             predicted = torch.cat(net(frames), dim=1)
         truth = labels[:, columns]
-        hits += (net.heads.labels(predicted, clip_len)[:, columns] == truth).sum(dim=0)
+        hits += (net.heads.labels(predicted)[:, columns] == truth).sum(dim=0)
         occurred += torch.nn.functional.one_hot(truth - 1, classes).sum(dim=0)
     net.train(was_training)
     return hits, occurred

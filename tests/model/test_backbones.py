@@ -7,7 +7,7 @@ from kernels.label_schema import NAMES
 from model import BACKBONES
 from model.backbone import Pixels
 from model.c3d import C3D
-from model.heads import StatisticsHeads, StatisticsNet, label_columns
+from model.heads import ClassificationHeads, StatisticsHeads, StatisticsNet, label_columns
 
 
 def frames(n: int = 2, t: int = 16, s: int = 112) -> torch.Tensor:
@@ -95,3 +95,24 @@ def test_heads_put_out_the_chosen_columns() -> None:
     assert (motion.shape, app.shape) == ((2, 0), (2, 13))
     with pytest.raises(ValueError, match="no label to learn"):
         StatisticsHeads(8, (0, 0, 0, 0), (0, 0, 0, 0))
+
+
+@pytest.mark.parametrize("clip_len", [16, 8])
+def test_classification_heads_name_the_likeliest_value_of_each_label(clip_len: int) -> None:
+    heads = ClassificationHeads(4, (1, 0, 0, 1), (0, 0, 0, 1), clip_len)
+    motion, app = heads(torch.zeros(3, 4))
+    sizes = [16, 8, 16, 8, clip_len - 1, clip_len - 1, 8]  # u1p u1o v1p v1o ug vg gc
+    assert (motion.shape, app.shape) == ((3, sum(sizes[:-1])), (3, 8))
+    wanted = torch.tensor([[1, 1, 1, 1, 1, 1, 1], sizes, [3, 8, 16, 2, 7, 5, 6]])
+    logits = [torch.eye(n)[wanted[:, i] - 1] for i, n in enumerate(sizes)]
+    predicted = torch.cat(logits, dim=1)
+    assert torch.equal(heads.values(predicted), wanted)
+    labels = heads.labels(predicted)
+    assert torch.equal(labels[:, heads.columns], wanted)
+    assert labels.count_nonzero() == 3 * 7  # other labels: not learned
+
+
+def test_regression_heads_round_to_the_nearest_value_there_is() -> None:
+    heads = StatisticsHeads(4, (1, 0, 0, 0), (0, 0, 0, 0))
+    labels = heads.labels(torch.tensor([[-3.0, 8.4, 16.6, torch.nan]]))
+    assert labels[0, heads.columns].tolist() == [1, 8, 16, 1]
