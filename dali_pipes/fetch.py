@@ -5,8 +5,10 @@ placeholder of the same shapes, and the reason, by which the loader leaves the s
 """
 
 import os
+import threading
 import time
 from multiprocessing import parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,8 +160,16 @@ class Fetch:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if parent_process() is not None:  # in a worker: workers are the parallelism
-            cv2.setNumThreads(1)
+        parent = parent_process()
+        if parent is not None:  # in a worker
+            cv2.setNumThreads(1)  # workers are the parallelism
+            threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    """End this process when another does: a killed run must not leave its workers behind."""
+    wait([sentinel])
+    os._exit(1)
 
 
 class FetchClips(Fetch):

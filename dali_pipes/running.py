@@ -120,6 +120,8 @@ def _put_away(
 def _end_of(worker: BaseProcess) -> str:
     if worker.exitcode == -signal.SIGKILL:
         return "was killed (the system does so when memory runs out)"
+    if worker.exitcode == -signal.SIGBUS:
+        return "ran out of shared memory: make /dev/shm larger (docker: --shm-size)"
     return f"ended with exit code {worker.exitcode}"
 
 

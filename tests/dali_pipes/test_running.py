@@ -18,6 +18,14 @@ from dali_pipes.trace import Trace, notes
 SMALL = {"resize": (32, 40), "size": 24}
 
 
+def running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # dead, though nobody has asked for its exit code
+
+
 def take(loader: ClipLoader, batches: int) -> None:
     for _ in range(batches):
         loader.next_batch()
@@ -91,6 +99,32 @@ def test_scripts_need_no_main_guard(tmp_path: Path) -> None:
         "script runs", "2 clips", "2 clips", "False", "False", "",
     ], result.stderr  # fmt: skip
     assert result.returncode == 0
+
+
+def test_a_killed_run_leaves_no_workers_behind(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        "from dali_pipes import ClipLoader\n"
+        "from dali_pipes.sources import Synthetic\n"
+        "loader = ClipLoader(Synthetic.make(4, size=(48, 64)), batch_size=2, device='cpu',\n"
+        "                    resize=(32, 40), size=24, labels=False)\n"
+        "loader.next_batch()\n"
+        "print(*(worker.pid for worker in loader._feed._running._workers), flush=True)\n"
+        "while True:\n"
+        "    loader.next_batch()\n"
+    )
+    root = Path(__file__).parents[2]
+    command = [sys.executable, str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        workers = [int(pid) for pid in run.stdout.readline().split()]
+        run.kill()
+    assert len(workers) == 2
+    until = time.monotonic() + 30
+    while any(running(pid) for pid in workers):
+        assert time.monotonic() < until, "workers go on"
+        time.sleep(0.2)
 
 
 def test_notes_say_who_is_at_what(tmp_path: Path) -> None:
