@@ -189,8 +189,8 @@ def _solve(device: Device, launch: Launch, image: Any, t: int, flow: Any, settin
             arguments = [data, flow, dual, *hw, np.int32(steps), *weights, *seen, *target]
             launch("iterate", tiles, tile_block, arguments)
             before = done
-        grid, block = (-(-pairs // 32),), (32,)
-        launch("count", grid, block, [change, rest, *_int32(total, pairs), counts])
+        of_pairs = [change, rest, *_int32(total, pairs), counts]
+        launch("count", (-(-pairs // 32),), (32,), of_pairs)
         rounds = [filtered, *_int32(settings.median), *hw, *_int32(settings.iterations)]
         launch("settle", tiles, tile_block, [data, *a, *b, *rounds, *weights, counts, *settled])
         buffers = [settled, b, a]

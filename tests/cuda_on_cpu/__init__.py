@@ -48,7 +48,7 @@ _MODE_FLAGS: dict[Sanitiser | None, tuple[str, ...]] = {
     None: ("-O2",),
     "address": (
         "-O1",
-        "-fsanitize=address,undefined",
+        "-fsanitize=address,undefined,float-cast-overflow",
         "-fno-sanitize-recover=all",
         "-fsanitize-sections=cuda_shared",
     ),
@@ -225,7 +225,7 @@ def isolated(
     """Run Python code in a process of its own; a sanitiser's finding ends it with status 66."""
     environment = os.environ | {
         "ASAN_OPTIONS": "detect_leaks=0:exitcode=66",
-        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "UBSAN_OPTIONS": "print_stacktrace=1:exitcode=66",
         "TSAN_OPTIONS": "halt_on_error=1:exitcode=66",
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import cuda_launches
-from kernels.cuda_flow import Tvl1, tvl1_clips
+from kernels import cuda_flow, cuda_launches
+from kernels.cuda_flow import Tvl1, tvl1_clips, tvl1_flow
 from kernels.cuda_module import Device
 from kernels.label_schema import Rule
 from tests.cuda_on_cpu import CpuDevice, Sanitiser
@@ -97,6 +97,29 @@ def _flow(device: Device) -> None:
     )
 
 
+def _flow_of_noise(device: Device) -> None:
+    """The steepest frames there are, each pixel black or white: the data term pulls hardest."""
+    random = np.random.default_rng(5)
+    frames = random.choice(np.array([0, 255], np.uint8), (1, 3, 37, 70, 3))
+    tvl1_flow(frames, Tvl1(scales=2, warps=2, outer_iterations=2, iterations=7), device)
+
+
+def _wild_flow(device: Device) -> None:
+    """Warping and coding take any flow, whatever the minimisation may have made of its input."""
+    pairs, height, width, size = 2, 9, 40, 8
+    launch = cuda_flow._kernels(device)
+    images = np.random.default_rng(6).random((pairs + 1, height, width), np.float32)
+    flow = np.zeros((2, pairs, height, width), np.float32)
+    flow[:, :, :, 1::2] = np.array([3e38, -3e38, 25, -25, 1e4], np.float32).repeat(4)
+    data = device.empty((3, pairs, height, width), np.float32)
+    grid, block = cuda_flow._grid(height, width, pairs), cuda_flow.PIXEL_BLOCK
+    launch("warp", grid, block, [images, flow, *map(np.int32, (pairs + 1, height, width)), data])
+    code = device.empty((pairs, size, size, 2), np.uint8)
+    place = (pairs, 0, height, width, height, width, 1, 2, 0, size)
+    grid = cuda_flow._grid(size, size, pairs)
+    launch("crop_flow", grid, block, [flow, *map(np.int32, place), code])
+
+
 def _motion(flow: NDArray, rule: Rule) -> Callable[[Device], None]:
     return lambda device: cuda_launches.motion(device, flow, rule)
 
@@ -138,6 +161,8 @@ CASES = {
     "appearance": Case(_appearance(moving_ring(2, 3, 48), "corrected"), _APPEARANCE),
     "appearance, reference": Case(_appearance(moving_ring(2, 16, 112), "reference"), _APPEARANCE),
     "flow": Case(_flow, _FLOW),
+    "flow of noise": Case(_flow_of_noise, _FLOW),
+    "wild flow": Case(_wild_flow, _FLOW),
 }
 
 BUGS = (
@@ -155,7 +180,8 @@ BUGS = (
     PlantedBug(
         "flow",
         "thread",
-        "        }\n        __syncthreads();\n#pragma",  # a neighbour's u is read once it is written
+        # A neighbour's u is read once it is written.
+        "        }\n        __syncthreads();\n#pragma",
         "        }\n#pragma",
     ),
     PlantedBug("flow", "address", "min(low + 1, size - 1)", "low + 1"),

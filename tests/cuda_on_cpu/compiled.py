@@ -29,6 +29,13 @@ class Compiled:
     ptx: str
 
 
+def supported(architecture: str) -> bool:
+    """Whether this NVRTC knows the architecture: sm_100 and sm_120 came with CUDA 12.8."""
+    from cuda.bindings import nvrtc
+
+    return int(architecture.removeprefix("sm_")) in nvrtc.nvrtcGetSupportedArchs()[1]
+
+
 @cache
 def compile_for(
     architecture: str, files: tuple[str, ...], defines: cuda_module.Defines

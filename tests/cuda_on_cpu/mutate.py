@@ -26,7 +26,7 @@ DETECTORS: tuple[tuple[Sanitiser | None, Order], ...] = (
     ("thread", "forward"),
     ("address", "forward"),
 )
-_SITE = re.compile(r"__syncthreads\(\);|\b(?:min|max|atomic[A-Z]\w*)\(")
+_SITE = re.compile(r"__syncthreads\(\);|\b(?:min|max|fminf|fmaxf|atomic[A-Z]\w*)\(")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def caught_by(mutant: Mutant) -> str | None:
                     "from tests.cuda_on_cpu import CpuDevice, cases, mutate\n"
                     f"print(cases.digest({name!r}, {device}))",
                     sanitize,
-                    timeout_seconds=60,
+                    timeout_seconds=300,
                 )
             except subprocess.TimeoutExpired:
                 return f"{name}: hangs"
