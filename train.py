@@ -12,7 +12,7 @@ not allow it; 1: it went wrong on the way. --resume continues in each case.
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
@@ -38,7 +38,7 @@ from model.options import check_same_run, parse, plain
 from model.precision import Precision, choose
 from model.report import Report, Step, new_run
 from model.signals import stop_requests
-from model.validation import accuracy_and_chance, label_counts
+from model.validation import accuracy_and_chance, label_counts, once_each
 
 BAD_STEPS = 5  # so many in a row without a finite loss and gradient end the run
 PICTURE_SECONDS = 300  # between two pictures of a labelled clip
@@ -112,6 +112,7 @@ def prepare(args: Namespace, ranks: Ranks) -> Run:
     try:
         path, saved = ranks.share(find_checkpoint(args) if ranks.first else None)
         precision = choose(args.precision, ranks.device)
+        check_clip_fits(args)
         with ranks.first_goes_first():  # the others find the index that the first has made
             loader, held_out = make_loaders(args, ranks, skips)
         if saved:
@@ -174,8 +175,18 @@ def find_checkpoint(args: Namespace) -> tuple[Path | None, dict[str, Any] | None
         return None, None
     path, saved = found
     check_same_run(args, saved["args"])
-    print(f"resuming     {path}")
+    print(f"resuming {path}")
     return path, saved
+
+
+def check_clip_fits(args: Namespace) -> None:
+    """Raise ValueError if clips are too short or too small for the network's poolings."""
+    thin = BACKBONES[args.model](width=0.01).eval().requires_grad_(False)
+    try:
+        thin(torch.zeros((1, args.clip_len, args.size, args.size, 3), dtype=torch.uint8))
+    except RuntimeError as error:
+        clip = f"{args.clip_len} frames of {args.size}x{args.size}"
+        raise ValueError(f"{args.model} cannot take clips of {clip}: {error}") from error
 
 
 def make_loaders(
@@ -258,7 +269,7 @@ def train(run: Run, stop: list[str]) -> None:
                 losses = (result.motion_loss, result.app_loss, result.label_errors)
                 seconds = time.perf_counter() - began
                 report.step(Step(run.step, epoch + 1, *losses, lr, clips, seconds, waited))
-                if time.monotonic() - pictured_at >= PICTURE_SECONDS:
+                if ranks.first and time.monotonic() - pictured_at >= PICTURE_SECONDS:
                     report.picture("clip", picture(run, batch, result.predicted), run.step)
                     pictured_at = time.monotonic()
             elif not result.overflow:
@@ -353,17 +364,6 @@ def validate(run: Run) -> None:
     run.report.labels("val_accuracy", accuracy, run.step)
     run.report.labels("val_chance", chance, run.step)
     run.report.say(f"held out     {mean(accuracy):.1%} of labels right, chance {mean(chance):.1%}")
-
-
-def once_each(loader: ClipLoader) -> Iterator[tuple[Tensor, Tensor]]:
-    """(frames, labels) of every video once: the last batch runs on into the next round."""
-    loader.set_epoch(-(-loader.consumed // loader.clips_per_epoch))
-    seen: set[int] = set()
-    for batch in loader:
-        first = {video: n for n, video in enumerate(batch.video.tolist()) if video not in seen}
-        seen.update(first)
-        new = list(first.values())
-        yield batch.frames[new], batch.labels[new]
 
 
 def picture(run: Run, batch: ClipBatch, predicted: Tensor) -> ndarray:

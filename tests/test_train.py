@@ -318,6 +318,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(
         ("--rgb_prefix {empty} --flow_x_prefix {empty}", "both flow_x_prefix and flow_y_prefix"),
         ("--videos {empty} --rgb_prefix {empty}", "not both"),
         ("--videos {empty} --device cuda:99", "cuda:99"),
+        ("--videos {empty} --clip_len 4", "c3d cannot take clips of 4 frames of 112x112"),
         ("--videos {empty} --precision fp16 --device cpu", "fp16 is for GPUs"),
     ],
 )
