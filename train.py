@@ -12,7 +12,7 @@ not allow it; 1: it went wrong on the way. --resume continues in each case.
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
@@ -38,7 +38,7 @@ from model.options import check_same_run, parse, plain
 from model.precision import Precision, choose
 from model.report import Report, Step, new_run
 from model.signals import stop_requests
-from model.validation import accuracy_and_chance, label_counts, once_each
+from model.validation import accuracy_and_chance, label_counts
 
 BAD_STEPS = 5  # so many in a row without a finite loss and gradient end the run
 PICTURE_SECONDS = 300  # between two pictures of a labelled clip
@@ -280,7 +280,7 @@ def train(run: Run, stop: list[str]) -> None:
             run.scheduler.step()
         ended = run.loader.epoch > epoch
         if ended and args.val_fraction:
-            validate(run)
+            validate(run, stop)
         if ended or save_now or run.finished:
             save(run, run.loader.state_dict())
             saved_at = time.monotonic()
@@ -292,11 +292,11 @@ def train(run: Run, stop: list[str]) -> None:
 
 
 def next_batch(loader: ClipLoader, stop: list[str]) -> ClipBatch | None:
-    """The next batch, or None after a request to stop, which may have ended the workers too."""
+    """The next batch, or None after a request to stop."""
     try:
         return None if stop else loader.next_batch()
-    except LoaderStopped:
-        if stop:
+    except Exception:
+        if stop:  # the signal went to the decoding workers too and ended them
             return None
         raise
 
@@ -356,14 +356,27 @@ def report_bad_step(run: Run, batch: ClipBatch, in_a_row: int) -> None:
         raise Stop(f"{BAD_STEPS} steps in a row without a finite loss and gradient; {advice}", 1)
 
 
-def validate(run: Run) -> None:
+def validate(run: Run, stop: list[str]) -> None:
     """Accuracy of each label on the held-out videos of all processes, beside chance."""
-    clips = once_each(run.held_out) if run.held_out else ()
+    clips = once_each(run.held_out, stop) if run.held_out else ()
     counts = label_counts(run.net, clips, run.precision)
     accuracy, chance = accuracy_and_chance(*(run.ranks.sum(count) for count in counts))
+    if run.ranks.sum(torch.tensor(bool(stop), dtype=torch.int64)):
+        return  # not all clips were seen
     run.report.labels("val_accuracy", accuracy, run.step)
     run.report.labels("val_chance", chance, run.step)
-    run.report.say(f"held out     {mean(accuracy):.1%} of labels right, chance {mean(chance):.1%}")
+    run.report.say(f"held out {mean(accuracy):.1%} of labels right, chance {mean(chance):.1%}")
+
+
+def once_each(loader: ClipLoader, stop: list[str]) -> Iterator[tuple[Tensor, Tensor]]:
+    """(frames, labels) of every video once: the last batch runs on into the next round."""
+    loader.set_epoch(-(-loader.consumed // loader.clips_per_epoch))
+    epoch, seen = loader.epoch, set[int]()
+    while loader.epoch == epoch and (batch := next_batch(loader, stop)) is not None:
+        first = {video: n for n, video in enumerate(batch.video.tolist()) if video not in seen}
+        seen.update(first)
+        new = list(first.values())
+        yield batch.frames[new], batch.labels[new]
 
 
 def picture(run: Run, batch: ClipBatch, predicted: Tensor) -> ndarray:

@@ -1,7 +1,6 @@
 """Accuracy of the labels on held-out clips, beside what a constant answer reaches."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -9,20 +8,6 @@ from torch import Tensor
 from kernels.label_schema import LABELS
 from model.heads import StatisticsNet
 from model.precision import Precision
-
-
-def once_each(loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
-    """(frames, labels) of every video of a ClipLoader once.
-
-    Its batches run across the ends of epochs: the last one holds clips of the next round too.
-    """
-    loader.set_epoch(-(-loader.consumed // loader.clips_per_epoch))
-    seen: set[int] = set()
-    for batch in loader:
-        first = {video: n for n, video in enumerate(batch.video.tolist()) if video not in seen}
-        seen.update(first)
-        new = list(first.values())
-        yield batch.frames[new], batch.labels[new]
 
 
 @torch.no_grad()
