@@ -92,7 +92,7 @@ def test_workers_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> N
     wait_until(lambda: not any(alive(worker) for worker in workers))
 
 
-def wait_until(condition, seconds: float = 60) -> None:  # type: ignore[no-untyped-def]
+def wait_until(condition, seconds: float = 240) -> None:  # type: ignore[no-untyped-def]
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "took too long"
