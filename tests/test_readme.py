@@ -38,6 +38,8 @@ def commands(path: Path) -> set[str]:
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = sorted(set[str]().union(*map(commands, DOCUMENTS)))
 
+WITH_SUBCOMMANDS = ("dali_pipes.prepare", "model.evaluate")
+
 
 @cache
 def help_of(*program: str) -> str:
@@ -62,8 +64,8 @@ def test_command_exists(command: str) -> None:
     start = next(i for i, word in enumerate(words) if i and word in ("-m", "train.py"))
     program = words[start : start + 1 + (words[start] == "-m")]
     options = words[start + len(program) :]
-    if program[-1] == "dali_pipes.prepare" and options:
-        program.append(options.pop(0))
+    if program[-1] in WITH_SUBCOMMANDS and options:
+        program.append({"TASK": "retrieval"}.get(subcommand := options.pop(0), subcommand))
     unknown = flags(" ".join(options)) - flags(help_of(*program)) - {"--help"}
     assert not unknown, f"no such flags: {unknown}"
 
