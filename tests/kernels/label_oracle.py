@@ -95,7 +95,7 @@ def _appearance(frames: np.ndarray, masks: list, reference: bool, labels: dict) 
         for source in "dc":
             k = labels[f"{pattern}{source}p"] - 1
             if reference and (pattern, k) == (2, 1):
-                samples = _ring_1_as_published(frames)
+                samples = ring_1_as_published(frames)
             else:
                 samples = frames[:, blocks[k]].reshape(-1, 3)
             scores[f"{pattern}{source}c"] = _colour(samples, reference)
@@ -121,7 +121,7 @@ def _colour(samples: np.ndarray, reference: bool) -> np.ndarray:  # [P,3] RGB ->
     return np.bincount(octant, minlength=8).astype(float)
 
 
-def _ring_1_as_published(frames: np.ndarray) -> np.ndarray:
+def ring_1_as_published(frames: np.ndarray) -> np.ndarray:
     """The samples that the published code counts for ring 1 of 112x112 frames: [31360,3]."""
     black = frames[:2, 28:84, 28:84].copy()
     black[:, 14:42, 14:42] = 0

@@ -1,5 +1,6 @@
 """Labels of the CPU backend: golden clips, an independent restatement, and what must hold."""
 
+import itertools
 import multiprocessing
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from numba import njit
 from kernels import cpu_labels
 from kernels.label_schema import INDEX, LABELS, MOTION, NAMES, RULES, Rule, flow_fields
 from kernels.labels import clip_labels
-from tests.kernels.label_oracle import assert_labels, block_masks
+from tests.kernels.label_oracle import assert_labels, block_masks, ring_1_as_published
 
 
 def noise(rule: Rule, clips: int, clip_len: int, size: int, seed: int = 0) -> tuple:
@@ -99,6 +100,41 @@ def test_ring_1_counts_the_samples_that_the_published_code_counts() -> None:
     assert label(labels, "2dc") == 5  # black, the inside of the first two frames
     assert label(clip_labels(frames, flow), "2dc") != 5
     assert_labels(labels, frames, flow, "reference")
+
+
+def test_each_pixel_of_ring_1_counts_as_often_as_in_the_published_code() -> None:
+    red, blue = np.uint8([200, 0, 0]), np.uint8([0, 0, 200])  # red wins a tie
+    random = np.random.default_rng(4)
+    even = np.full((16, 112, 112, 3), red)
+    ring = block_masks(112, reference=True)[1][1]
+    even[:, ring] = np.where(random.random((16, ring.sum(), 1)) < 0.5, red, blue)
+
+    def lead(frames: np.ndarray) -> int:
+        samples = ring_1_as_published(frames)
+        return int((samples == red).all(axis=1).sum()) - int((samples == blue).all(axis=1).sum())
+
+    top = even[3:, 28:42, 28:84]  # each pixel here counts once
+    more, less = (red, blue) if lead(even) > 0 else (blue, red)
+    surplus = np.argwhere((top == more).all(axis=-1))[: abs(lead(even)) // 2]
+    top[tuple(surplus.T)] = less
+    assert lead(even) == 0
+    ahead = even.copy()
+    ahead[3:, 28:42, 28:84][tuple(np.argwhere((top == blue).all(axis=-1))[0])] = red
+    assert lead(ahead) == 2
+
+    # A pixel turned blue decides if it counts at all, or, against the lead, if it counts twice.
+    clips = []
+    for t, r, c in itertools.product((1, 2), (27, 28, 41, 42, 69, 70, 83, 84), (27, 28, 50, 83)):
+        for clip in (even, ahead):
+            clips.append(clip.copy())
+            clips[-1][t, r, c] = blue
+    frames = np.stack(clips)
+    flow = np.zeros((len(frames), 16, 112, 112, 2), np.uint8)
+    labels = clip_labels(frames, flow, "reference")
+    np.testing.assert_array_equal(labels[:, INDEX["2dp"]], 2)
+    expected = [7 if lead(clip) >= 0 else 1 for clip in clips]
+    assert set(expected) == {1, 7}
+    np.testing.assert_array_equal(labels[:, INDEX["2dc"]], expected)
 
 
 @pytest.mark.parametrize("rule", RULES)
