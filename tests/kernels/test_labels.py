@@ -290,6 +290,10 @@ def test_arrays_come_back_in_their_kind() -> None:
     # Views, one clip at a time, further flow fields, an empty batch.
     order_reversed = clip_labels(frames[::-1], flow[::-1])
     np.testing.assert_array_equal(order_reversed, expected[::-1])
+    for dtype in (np.uint8, np.float32):
+        views = frames[:, ::-1, :, ::-1], flow.astype(dtype)[:, ::-1, :, ::-1]
+        copies = (np.ascontiguousarray(view) for view in views)
+        np.testing.assert_array_equal(clip_labels(*views), clip_labels(*copies))
     single = [clip_labels(frames[n : n + 1], flow[n : n + 1]) for n in range(4)]
     np.testing.assert_array_equal(np.concatenate(single), expected)
     more = np.concatenate([flow, 255 - flow], axis=1)
