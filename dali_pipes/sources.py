@@ -176,12 +176,16 @@ class VideoFiles(_Items):
         """All video files under `folder`, by name; a video's class is its folder."""
         root = _folder(folder, "videos")
         left_out: list[BadVideo] = []
-        files = sorted(
-            os.path.join(inner, entry.name)
-            for inner, entries in _walk(root, left_out)
-            for entry in entries or ()
-            if _is_video_name(entry.name) and not _is_folder(entry)
-        )
+        files = []
+        for inner, entries in _walk(root, left_out):
+            for entry in entries or ():
+                if not _is_video_name(entry.name):
+                    continue
+                if _is_folder(entry):  # its files are found all the same
+                    left_out.append(BadVideo(entry.path, "open", "is a directory"))
+                else:
+                    files.append(os.path.join(inner, entry.name))
+        files.sort()
         if not files:
             known = " ".join(sorted(VIDEO_SUFFIXES))
             raise ValueError(f"{root}: no video files in it or below it (looked for {known})")
