@@ -121,7 +121,7 @@ class Fetch:
     def _counts(self, item: int) -> tuple[int, int | None]:
         """(frames as probed, true count if decoding showed fewer), probing what is unknown."""
         if item in self.known.bad:
-            raise self.known.bad[item]
+            raise self.known.bad[item].with_traceback(None)  # or it gathers frames for ever
         if self.known.frames[item] == UNKNOWN:
             path, stamp = self.source.paths[item], self.source.stamp(item)
             row = self._open_index().row(path)
