@@ -20,7 +20,7 @@ STAMP := $(VENV)/installed-$(EXTRA)
 OTHER := $(filter-out $(STAMP),$(wildcard $(VENV)/installed-*))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv samples train test test-gpu lint types clean
+.PHONY: help venv samples train test test-gpu battery soak lint types clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -50,6 +50,12 @@ test: venv ## run every test
 
 test-gpu: venv ## run the tests that need a GPU; they fail where there is none
 	STS_EXPECT_GPU=1 $(BIN)/python -m pytest -m gpu
+
+battery: venv ## run the batteries that the tests shorten (about an hour)
+	$(BIN)/python -m pytest -m battery
+
+soak: venv ## run the long tests of memory and long lists
+	$(BIN)/python -m pytest -m soak -s
 
 lint: venv ## check style and who imports whom
 	$(BIN)/ruff check .

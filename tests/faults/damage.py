@@ -231,4 +231,3 @@ def pictures(path: Path) -> list[NDArray[np.uint8]]:
             image = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
             images.append(cv2.resize(image, (171, 128), interpolation=cv2.INTER_LINEAR))
         return images
-

@@ -90,7 +90,7 @@ def test_train_goes_on_and_lists_each_bad_file_once(tmp_path: Path) -> None:
     flipped("avi", 0)(videos / "flipped.avi")
 
     def train(out: str, *flags: str) -> subprocess.CompletedProcess[str]:
-        command = "train.py --width 0.05 --size 32 --resize 36x48 --num_workers 1 --bs 3".split()
+        command = ["train.py", "--width", "0.05", "--size", "32", "--resize", "36x48", "--bs", "3"]
         folders = ["--log_dir", tmp_path / out, "--model_save_dir", tmp_path / out]
         return subprocess.run(
             [sys.executable, *command, "--videos", videos, *folders, *flags],
