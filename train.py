@@ -29,8 +29,9 @@ from dali_pipes.flow import FLOW_CHOICES
 from dali_pipes.loader import NothingUsable
 from dali_pipes.running import LoaderStopped
 from dali_pipes.sources import open_source, split
+from kernels.difficulty import motion_confidence
 from kernels.label_schema import NAMES
-from model import BACKBONES, checkpoint
+from model import BACKBONES, checkpoint, curriculum
 from model.distributed import NoDevice, Ranks, joined
 from model.heads import HEADS, StatisticsNet
 from model.loss import LOSSES, StatisticsLoss, absolute_errors
@@ -78,6 +79,14 @@ class Run:
         """What a checkpoint holds the state of, beside the loader's position."""
         names = ("net", "optimizer", "scheduler", "scaler")
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def progress(self) -> float:
+        """The part of the training that is done, from 0 to about 1."""
+        args = self.args
+        if args.steps is not None:
+            return self.step / args.steps
+        return self.loader.consumed / (args.epoch_num * self.loader.clips_per_epoch)
 
     @property
     def finished(self) -> bool:
@@ -241,6 +250,8 @@ def train(run: Run, stop: list[str]) -> None:
         began = time.perf_counter()
         batch = next_batch(run.loader, stop)
         waited = time.perf_counter() - began
+        if args.curriculum and batch is not None:
+            batch = clear_clips(run, batch)
 
         # All that the processes must agree on, in one exchange.
         clips = 0 if batch is None else len(batch)
@@ -299,6 +310,14 @@ def next_batch(loader: ClipLoader, stop: list[str]) -> ClipBatch | None:
         if stop:  # the signal went to the decoding workers too and ended them
             return None
         raise
+
+
+def clear_clips(run: Run, batch: ClipBatch) -> ClipBatch:
+    """What the curriculum takes of a batch: the clips with the clearest motion labels."""
+    count = curriculum.kept(len(batch), run.args.curriculum, run.progress)
+    if count == len(batch):
+        return batch
+    return batch.clips(curriculum.clearest(motion_confidence(batch.flow), count))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What the loader yields: a batch of clips with their labels, on the training device."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from torch import Tensor, int64, uint8
 from torch import bool as bool8
@@ -25,10 +25,10 @@ class ClipBatch:
 
     def __post_init__(self) -> None:
         n, t, s = self.frames.shape[:3] if self.frames.ndim == 5 else (-1, -1, -1)
-        fields = self.flow.shape[1] if self.flow.ndim == 5 else -1
+        f = self.flow.shape[1] if self.flow.ndim == 5 else -1
         wanted = {
             "frames": ((n, t, s, s, 3), uint8),
-            "flow": ((n, fields, s, s, 2), uint8),
+            "flow": ((n, f, s, s, 2), uint8),
             "labels": ((n, len(LABELS)), int64),
             "video": ((n,), int64),
             "start": ((n,), int64),
@@ -45,3 +45,7 @@ class ClipBatch:
 
     def __len__(self) -> int:
         return len(self.video)
+
+    def clips(self, rows: Tensor) -> "ClipBatch":
+        """These clips only: rows int64 [M], on the batch's device."""
+        return ClipBatch(*(getattr(self, field.name)[rows] for field in fields(self)))

@@ -43,6 +43,7 @@ def whole(least: int) -> Callable[[str], int]:
 positive = _number(float, lambda x: 0 < x < float("inf"), "a number above 0")
 not_negative = _number(float, lambda x: 0 <= x < float("inf"), "a number of 0 or more")
 share = _number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
+part = _number(float, lambda x: 0 < x <= 1, "a number above 0, up to 1")
 
 
 def size(text: str) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from kernels.label_schema import RULES
 from model import BACKBONES
-from model.flags import Help, Parser, not_negative, positive, share, size, whole
+from model.flags import Help, Parser, not_negative, part, positive, share, size, whole
 from model.heads import HEADS, N_FLAGS
 from model.precision import PRECISIONS
 
@@ -113,6 +113,9 @@ def _parser(flow_choices: Sequence[str]) -> argparse.ArgumentParser:
         help="weight of the motion loss")
     group.add_argument("--app_w", type=not_negative, default=0.1, metavar="WEIGHT",
         help="weight of the appearance loss")
+    group.add_argument("--curriculum", type=part, metavar="SHARE",
+        help="learn from the SHARE of each batch with the clearest motion labels at first, from "
+        "all clips from the middle of the training on (default: all from the start)")
     group.add_argument("--momentum", type=not_negative, default=0.9, help="momentum of SGD")
     group.add_argument("--wd", type=not_negative, default=5e-3, metavar="DECAY",
         help="weight decay")

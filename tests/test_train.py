@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 import train
 from dali_pipes.decode import BadVideo
 from dali_pipes.sources import Synthetic
+from kernels.difficulty import motion_confidence
 from kernels.label_schema import NAMES
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +31,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     """Run train.py on six synthetic videos with small clips: returns the exit code."""
     monkeypatch.setattr(train, "open_source", lambda *_: Synthetic.make(6, 16, (48, 64)))
     monkeypatch.setattr(train, "picture", lambda *_: np.zeros((8, 8, 3), np.uint8))
+    # Event files of one second are told apart by a count of this process, and read by name.
+    monkeypatch.setattr(event_file_writer._global_uid, "_value", 1000)
 
     def run(flags: str, out: str = "a") -> int:
         folders = f"--log_dir {tmp_path / out / 'logs'} --model_save_dir {tmp_path / out / 'saved'}"
@@ -260,6 +264,41 @@ def raise_broken(self: Synthetic, item: int, numbers: object, resize: object) ->
     raise BadVideo(self.paths[item], "decode", "it is broken")
 
 
+def test_classification_learns_and_resumes(run: Train, tmp_path: Path) -> None:
+    flags = "--bs 3 --head classification --lr 0.01 --motion_flag 1,0,0,1 --val_fraction 0.2"
+    assert run(f"--steps 8 {flags}", "whole") == 0
+    assert run(f"--steps 3 {flags}", "parts") == run(f"--steps 8 {flags} --resume", "parts") == 0
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+    found = events(tmp_path / "whole")
+    # Before anything is learned the cross-entropy is about that of a guess among the classes.
+    guess = np.mean(np.log([16, 8, 16, 8, 7, 7]))
+    assert found.Scalars("motion_loss")[0].value == pytest.approx(guess, abs=0.5)
+    assert 0 <= found.Scalars("label_error/u1p")[0].value <= 15
+    assert len(found.Scalars("val_accuracy/ug")) == len(found.Scalars("val_chance/gc")) > 0
+
+
+def test_curriculum_takes_the_clearest_clips_first_and_all_in_the_end(
+    run: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = train.clear_clips, []
+
+    def clear_clips(state: train.Run, batch: train.ClipBatch) -> train.ClipBatch:
+        chosen = real(state, batch)
+        seen.append((batch, chosen))
+        return chosen
+
+    monkeypatch.setattr(train, "clear_clips", clear_clips)
+    assert run("--steps 4 --bs 4 --curriculum 0.5") == 0
+    assert [len(chosen) for _, chosen in seen] == [2, 3, 4, 4]
+    for batch, chosen in seen:
+        confidence = motion_confidence(batch.flow)
+        taken = torch.isin(confidence, motion_confidence(chosen.flow))
+        assert taken.sum() == len(chosen)
+        assert len(chosen) == 4 or confidence[taken].min() >= confidence[~taken].max()
+        assert torch.equal(chosen.frames, batch.frames[taken])
+        assert torch.equal(chosen.labels, batch.labels[taken])
+
+
 def test_held_out_videos_are_measured_beside_chance(run: Train, tmp_path: Path) -> None:
     assert run("--bs 4 --epoch_num 2 --val_fraction 0.5 --motion_flag 0,0,0,1") == 0
     found = events(tmp_path / "a")
@@ -288,6 +327,8 @@ def test_a_signal_saves_and_ends_cleanly(
     monkeypatch.undo()
     monkeypatch.setattr(train, "open_source", lambda *_: Synthetic.make(6, 16, (48, 64)))
     monkeypatch.setattr(train, "picture", lambda *_: np.zeros((8, 8, 3), np.uint8))
+    # Event files of one second are told apart by a count of this process, and read by name.
+    monkeypatch.setattr(event_file_writer._global_uid, "_value", 1000)
     assert run("--bs 4 --steps 6 --resume", "stopped") == 0
     assert run("--bs 4 --steps 6", "whole") == 0
     assert_equal_runs(tmp_path / "stopped", tmp_path / "whole")
