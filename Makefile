@@ -51,7 +51,7 @@ test: venv ## run every test
 test-gpu: venv ## run the tests that need a GPU; they fail where there is none
 	STS_EXPECT_GPU=1 $(BIN)/python -m pytest -m gpu
 
-battery: venv ## run the batteries that the tests shorten (about an hour)
+battery: venv ## run the batteries that the tests shorten
 	$(BIN)/python -m pytest -m battery
 
 soak: venv ## run the long tests of memory and long lists
