@@ -13,6 +13,7 @@ from model import BACKBONES, evaluate
 from model.evaluation.features import FeatureCache
 from model.evaluation.network import load
 from model.heads import StatisticsHeads, StatisticsNet
+from tests.model.test_zoo import published_weights
 
 COLOURS = {"blue": (40, 40, 200), "green": (40, 200, 40), "red": (200, 40, 40)}
 SMALL = ["--clip_len", "8", "--size", "32", "--resize", "32x40"]
@@ -233,6 +234,16 @@ def test_checkpoints_of_train_bring_their_clips(videos: Path, tmp_path: Path) ->
     protocol = json.loads((tmp_path / "out" / "result.json").read_text())["protocol"]
     assert protocol["network"].startswith("r3d, width 0.05, 7 steps")
     assert "6 frames (every 2.), resized to 30x36, centre crop 24" in protocol["clips"]
+
+
+def test_published_checkpoints_are_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "C3D_epoch-18.pth.tar"
+    weights = published_weights("c3d", 1, c=4)
+    torch.save({"state_dict": weights}, path, _use_new_zipfile_serialization=False)
+    loaded = load(str(path), "r3d", 1.0, 0)
+    assert loaded.words.startswith("published C3D")
+    assert loaded.backbone.pixels.order == "BGR"
+    assert torch.equal(loaded.backbone.conv1[0].weight, weights["conv1.weight"])
 
 
 @pytest.mark.parametrize(
