@@ -116,6 +116,7 @@ extern "C" __global__ void __launch_bounds__(64)
 appearance_labels(const int* __restrict__ overlap, const int* __restrict__ octants,
                   long long* __restrict__ labels, int* __restrict__ chosen) {
     __shared__ double likeness[BLOCKS];  // three times the intersection over union
+    __shared__ int cell_octants[CELLS][OCTANTS];
     const long long clip = blockIdx.x;
     overlap += clip * CHANNELS * BLOCKS * 2;
     labels += clip * APPEARANCE_LABELS;
@@ -126,6 +127,9 @@ appearance_labels(const int* __restrict__ overlap, const int* __restrict__ octan
             sum += static_cast<double>(counts[0]) / static_cast<double>(counts[1]);
         }
         likeness[threadIdx.x] = sum;
+    }
+    for (int i = threadIdx.x; !REFERENCE && i < CELLS * OCTANTS; i += blockDim.x) {
+        (&cell_octants[0][0])[i] = octants[clip * CELLS * OCTANTS + i];
     }
     __syncthreads();
 
@@ -144,12 +148,11 @@ appearance_labels(const int* __restrict__ overlap, const int* __restrict__ octan
         chosen[clip * CHOICES + choice] = best;
     }
     if (!REFERENCE && choice <= CHOICES) {
-        octants += clip * CELLS * OCTANTS;
         int sum[OCTANTS] = {};
         for (int cell = 0; cell < CELLS; ++cell) {
             if (best < 0 || is_in_block(cell, best)) {
 #pragma unroll
-                for (int i = 0; i < OCTANTS; ++i) sum[i] += octants[cell * OCTANTS + i];
+                for (int i = 0; i < OCTANTS; ++i) sum[i] += cell_octants[cell][i];
             }
         }
         int colour = 0, most = sum[0];

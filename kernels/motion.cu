@@ -228,20 +228,23 @@ motion_boundaries_float32(const float* __restrict__ flow, const int* __restrict_
 extern "C" __global__ void __launch_bounds__(256)
 motion_labels(const long long* __restrict__ votes, const long long* __restrict__ field_sums,
               int fields, long long* __restrict__ labels) {
+    __shared__ long long cell_votes[COMPONENTS][CELLS][ORIENTATIONS];
     __shared__ long long block_votes[COMPONENTS][BLOCKS][ORIENTATIONS];
     const long long clip = blockIdx.x;
     votes += clip * COMPONENTS * CELLS * ORIENTATIONS;
     field_sums += clip * COMPONENTS * fields;
     labels += clip * MOTION_LABELS;
 
+    for (int i = threadIdx.x; i < COMPONENTS * CELLS * ORIENTATIONS; i += blockDim.x) {
+        (&cell_votes[0][0][0])[i] = votes[i];
+    }
+    __syncthreads();
     for (int i = threadIdx.x; i < COMPONENTS * BLOCKS * ORIENTATIONS; i += blockDim.x) {
         const int component = i / (BLOCKS * ORIENTATIONS);
         const int block = i / ORIENTATIONS % BLOCKS, bin = i % ORIENTATIONS;
         long long sum = 0;
         for (int cell = 0; cell < CELLS; ++cell) {
-            if (is_in_block(cell, block)) {
-                sum += votes[(component * CELLS + cell) * ORIENTATIONS + bin];
-            }
+            if (is_in_block(cell, block)) sum += cell_votes[component][cell][bin];
         }
         block_votes[component][block][bin] = sum;
     }

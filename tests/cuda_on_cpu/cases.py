@@ -137,7 +137,7 @@ _MOTION = {
 _APPEARANCE = {
     "colour_overlap": 112,
     "octant_counts": 48,
-    "appearance_labels": 64,
+    "appearance_labels": 80,
     "count_colours": 40,
     "most_frequent_colours": 32,
     "colour_labels": 32,
