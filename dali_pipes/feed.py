@@ -175,20 +175,19 @@ class Feed:
         return tensor if len(good) == len(tensor) else tensor[good]
 
     def _tvl1_flow(self, output: Any, clips: list[tuple[int, Clip]]) -> Tensor:
-        from kernels.cuda_flow import tvl1_clips
+        from kernels.cuda_flow import tvl1_crops
 
         spec = self.spec
         if not clips:
             shape = (0, spec.flow_fields, spec.size, spec.size, 2)
             return torch.empty(shape, dtype=torch.uint8, device=self.device)
-        flow = tvl1_clips(
+        flow = tvl1_crops(
             [self._borrow(output[place]) for place, _ in clips],
             [clip.crop for _, clip in clips],
             [clip.flip for _, clip in clips],
-            spec.clip_len,
             spec.resize,
             spec.size,
-        )[1]
+        )
         return cast(Tensor, flow)
 
     def _borrow(self, tensor: Any) -> Tensor:

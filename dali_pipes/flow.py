@@ -5,7 +5,6 @@ set used TV-L1 at native resolution, 8 bits a component; how far the 14 motion l
 source agree with that was measured on 222 crops of 29 real videos (`reference` rule).
 """
 
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import Literal, cast
 
@@ -67,7 +66,7 @@ def resolve_flow(choice: str, device: str, stored: bool) -> tuple[FlowName, str]
         )
     if choice == "tvl1" and device == "cpu":
         raise ValueError(
-            "flow 'tvl1' while training needs a GPU (a CPU takes 2-3 s for a pair of frames); "
+            "flow 'tvl1' while training needs a GPU (a CPU core takes some 2 s for a clip); "
             "store it once with `python -m dali_pipes.prepare flow`, or choose flow 'dis'"
         )
     if choice == "nvof" and device == "cpu":
@@ -94,23 +93,17 @@ def dis_flow(frames: NDArray[np.uint8], native_size: tuple[int, int]) -> NDArray
     full_height, full_width = flow_size(native_size)
     scale = np.array([full_width / width, full_height / height], np.float32)  # u, v
     solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]
-    return np.stack([encode(scale * field) for field in _fields(solver, frames)])
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    start = np.zeros((height, width, 2), np.float32)
+    return np.stack([encode(scale * solver.calc(*pair, start.copy())) for pair in pairwise(grey)])
 
 
 def tvl1_flow(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """TV-L1 with OpenCV's defaults, those of the published data set; for preparing offline.
+    """TV-L1 as in the published data set, on one core; for preparing offline.
 
-    uint8 RGB [T,H,W,3] at `flow_size` -> float32 pixels per frame [T-1,H,W,2]. 2-3 s a pair at
-    320x240 on one core.
+    uint8 RGB [T,H,W,3] at `flow_size` -> float32 pixels per frame [T-1,H,W,2]. Some 0.1 s a pair at
+    320x240. Equal to OpenCV's DualTVL1OpticalFlow with default settings, to rounding.
     """
-    solver = cv2.optflow.DualTVL1OpticalFlow_create()  # type: ignore[attr-defined]
-    return np.stack(list(_fields(solver, frames)))
+    from kernels import cpu_flow  # compiles; workers that do without start faster
 
-
-def _fields(
-    solver: "cv2.DenseOpticalFlow", frames: NDArray[np.uint8]
-) -> Iterable[NDArray[np.float32]]:
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-    for before, after in pairwise(grey):
-        start = np.zeros((*before.shape, 2), np.float32)
-        yield cast(NDArray[np.float32], solver.calc(before, after, start))
+    return cpu_flow.tvl1_flow(frames)

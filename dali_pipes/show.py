@@ -411,7 +411,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rule", choices=RULES, default="corrected", help="how labels are defined")
     parser.add_argument(
         "--flow", choices=("dis", "tvl1"), default="dis",
-        help="dis: in a moment; tvl1: as published, about a minute a clip",
+        help="dis: in a moment; tvl1: as published, some seconds a clip",
     )  # fmt: skip
     args = parser.parse_args(argv)
     try:

@@ -6,13 +6,13 @@ read back while they run: which pairs have come to rest is decided, and known, o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from kernels.cuda_module import CudaDevice, Defines, Device, Launch
 from kernels.label_schema import FLOW_LIMIT_PX
+from kernels.tvl1 import Tvl1, pyramid_sizes
 
 PIXEL_BLOCK = (32, 8)  # threads of a kernel with one pixel a thread
 
@@ -23,41 +23,6 @@ TILE_W, TILE_H, ROWS, HALO = 64, 32, 8, 5
 # Frame pairs worked on at once, a bound for memory: 27 float32 planes a pair, 2 GiB at 320x240.
 PAIRS_AT_ONCE = 256
 CHANGE_UNITS = 1 << 20  # of tvl1.cu, a px^2
-LEAST_SIDE = 16  # the pyramid goes no lower
-
-
-@dataclass(frozen=True)
-class Tvl1:
-    """Settings of TV-L1; the defaults are OpenCV's."""
-
-    scales: int = 5
-    scale_step: float = 0.8
-    warps: int = 5  # linearisations at each scale
-    outer_iterations: int = 10  # at most, for each linearisation: median filter, then iterations
-    iterations: int = 30  # at most
-    epsilon: float = 0.01  # px: an iteration that changes less (root mean square) is the last
-    median: bool = True  # 5x5
-    tau: float = 0.25  # step of the dual variables
-    lambda_: float = 0.15  # weight of the data term
-    theta: float = 0.3  # how tightly data term and smooth flow are coupled
-
-    def __post_init__(self) -> None:
-        for name in ("scales", "warps", "outer_iterations", "iterations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.scale_step < 1:
-            raise ValueError(f"scale_step must lie between 0 and 1, got {self.scale_step}")
-
-
-def pyramid_sizes(height: int, width: int, settings: Tvl1) -> list[tuple[int, int]]:
-    """(height, width) of each scale, the finest first; a side below 16 px ends the pyramid."""
-    sizes = [(height, width)]
-    while len(sizes) < settings.scales:
-        height, width = round(height * settings.scale_step), round(width * settings.scale_step)
-        if min(height, width) < LEAST_SIDE:
-            break
-        sizes.append((height, width))
-    return sizes
 
 
 def tvl1_flow(frames: Any, settings: Tvl1 | None = None, device: Device | None = None) -> Any:
@@ -76,28 +41,25 @@ def tvl1_flow(frames: Any, settings: Tvl1 | None = None, device: Device | None =
     return flow
 
 
-def tvl1_clips(
+def tvl1_crops(
     frames: Sequence[Any],
     crops: Sequence[tuple[int, int]],
     flips: Sequence[bool],
-    clip_len: int,
     resize: tuple[int, int],
     size: int,
     settings: Tvl1 | None = None,
     device: Device | None = None,
-) -> tuple[Any, Any]:
-    """Clips as a batch takes them, with TV-L1 flow: coded, resized, cropped and flipped.
+) -> Any:
+    """The flow of clips as a batch takes it: coded, resized, cropped and flipped.
 
-    `frames`: N tensors uint8 RGB [T,H,W,3] with one T >= clip_len and any H and W, whose pixels
-    the flow is measured in; `crops` (top, left) in frames resized to `resize` (height, width);
-    a flip mirrors the crop and negates u.
-    Returns frames uint8 [N,clip_len,size,size,3] and coded flow uint8 [N,T-1,size,size,2].
+    `frames`: N tensors uint8 RGB [T,H,W,3] of one T and any H and W, in whose pixels flow is
+    measured; `crops` (top, left) in frames resized to `resize` (height, width); a flip mirrors the
+    crop and negates u. Returns codes (`kernels.flow_code`) uint8 [N,T-1,size,size,2].
     """
     fields = len(frames[0]) - 1
     device = device or CudaDevice(frames[0].device)
     launch = _kernels(device)
-    out_frames = device.empty((len(frames), clip_len, size, size, 3), np.uint8)
-    out_flow = device.empty((len(frames), fields, size, size, 2), np.uint8)
+    coded = device.empty((len(frames), fields, size, size, 2), np.uint8)
 
     groups: dict[tuple[int, ...], list[int]] = {}
     for clip, array in enumerate(frames):
@@ -111,21 +73,13 @@ def tvl1_clips(
                 native[i] = frames[clip]
             planes = _planes(device, native, settings or Tvl1())
             for i, clip in enumerate(clips):
-                (top, left), flip = crops[clip], flips[clip]
-                place = _int32(height, width, *resize, top, left, flip, size)
-                launch(
-                    "crop_frames",
-                    _grid(size, size, clip_len),
-                    PIXEL_BLOCK,
-                    [native[i], *place, out_frames[clip]],
+                place = _int32(
+                    *(len(clips) * fields, i * fields),
+                    *(height, width, *resize, *crops[clip], flips[clip], size),
                 )
-                launch(
-                    "crop_flow",
-                    _grid(size, size, fields),
-                    PIXEL_BLOCK,
-                    [planes, *_int32(len(clips) * fields, i * fields), *place, out_flow[clip]],
-                )
-    return out_frames, out_flow
+                grid = _grid(size, size, fields)
+                launch("crop_flow", grid, PIXEL_BLOCK, [planes, *place, coded[clip]])
+    return coded
 
 
 def _planes(device: Device, frames: Any, settings: Tvl1) -> Any:

@@ -41,6 +41,14 @@ __device__ Between between(float at, int size) {
     return {low, min(low + 1, size - 1), inside - static_cast<float>(low)};
 }
 
+template <typename Value>
+__device__ float blend(const Value& value, const Between& row, const Between& column) {
+    const auto along = [&](int r) {
+        return value(r, column.low) * (1.f - column.weight) + value(r, column.high) * column.weight;
+    };
+    return along(row.low) * (1.f - row.weight) + along(row.high) * row.weight;
+}
+
 // Bilinear resizing without antialiasing, pixel centres at halves; values are multiplied by `gain`.
 extern "C" __global__ void resize(const float* __restrict__ in,  // [planes,from_h,from_w]
                                   int from_h, int from_w,
@@ -53,12 +61,8 @@ extern "C" __global__ void resize(const float* __restrict__ in,  // [planes,from
     const Between row = between((y + 0.5f) * step_y - 0.5f, from_h);
     const Between column = between((x + 0.5f) * step_x - 0.5f, from_w);
     in += static_cast<size_t>(blockIdx.z) * from_h * from_w;
-    const float* upper = in + row.low * from_w;
-    const float* lower = in + row.high * from_w;
-    const float a = upper[column.low] * (1.f - column.weight) + upper[column.high] * column.weight;
-    const float b = lower[column.low] * (1.f - column.weight) + lower[column.high] * column.weight;
-    out[(static_cast<size_t>(blockIdx.z) * h + y) * w + x] =
-        (a * (1.f - row.weight) + b * row.weight) * gain;
+    const auto value = [&](int r, int c) { return in[r * from_w + c]; };
+    out[(static_cast<size_t>(blockIdx.z) * h + y) * w + x] = blend(value, row, column) * gain;
 }
 
 // Weights of four neighbours in cubic convolution (A = -0.75), t in [0, 1) past the second.
@@ -344,47 +348,9 @@ settle(const float* __restrict__ data,
 
 // ---- what a batch takes of a clip ---------------------------------------------------------------
 
-// Where a pixel of the crop comes from. The crop lies at (top, left) of the frame resized to
-// resized_h x resized_w without antialiasing, and is then mirrored.
-struct Crop {
-    Between row, column;
-
-    __device__ Crop(int x, int y, int size, int h, int w, int resized_h, int resized_w, int top,
-                    int left, int flip)
-        : row(between((top + y + 0.5f) * h / resized_h - 0.5f, h)),
-          column(between((left + (flip ? size - 1 - x : x) + 0.5f) * w / resized_w - 0.5f, w)) {}
-
-    // `value(row, column)` of the frame, between the four neighbours, rounded to a byte.
-    template <typename Value>
-    __device__ unsigned char sample(const Value& value) const {
-        const float upper = value(row.low, column.low) * (1.f - column.weight) +
-                            value(row.low, column.high) * column.weight;
-        const float lower = value(row.high, column.low) * (1.f - column.weight) +
-                            value(row.high, column.high) * column.weight;
-        return static_cast<unsigned char>(
-            __float2int_rn(upper * (1.f - row.weight) + lower * row.weight));
-    }
-};
-
-// Resize, crop and flip the RGB frames of one clip.
-extern "C" __global__ void crop_frames(const unsigned char* __restrict__ frames,  // [t,h,w,3]
-                                       int h, int w, int resized_h, int resized_w,
-                                       int top, int left, int flip, int size,
-                                       unsigned char* __restrict__ out) {  // [t,size,size,3]
-    int x, y;
-    if (!find_pixel(size, size, &x, &y)) return;
-    const Crop crop(x, y, size, h, w, resized_h, resized_w, top, left, flip);
-    frames += static_cast<size_t>(blockIdx.z) * h * w * 3;
-    out += ((static_cast<size_t>(blockIdx.z) * size + y) * size + x) * 3;
-    for (int k = 0; k < 3; ++k) {
-        out[k] = crop.sample([&](int row, int column) {
-            return static_cast<float>(frames[(row * w + column) * 3 + k]);
-        });
-    }
-}
-
-// Code as kernels/flow_code.py does, then resize, crop and flip the flow of one clip, which is
-// fields first, first + 1, ... of n. A mirrored u changes its sign.
+// Codes the flow of one clip (kernels/flow_code.py), which is fields first, first + 1, ... of n;
+// resizes it to resized_h x resized_w without antialiasing, takes the crop at (top, left) and
+// mirrors it if `flip`: then u changes its sign.
 extern "C" __global__ void crop_flow(const float* __restrict__ flow,  // [2,n,h,w]
                                      int n, int first,
                                      int h, int w, int resized_h, int resized_w,
@@ -392,14 +358,17 @@ extern "C" __global__ void crop_flow(const float* __restrict__ flow,  // [2,n,h,
                                      unsigned char* __restrict__ out) {  // [fields,size,size,2]
     int x, y;
     if (!find_pixel(size, size, &x, &y)) return;
-    const Crop crop(x, y, size, h, w, resized_h, resized_w, top, left, flip);
+    const Between row = between((top + y + 0.5f) * h / resized_h - 0.5f, h);
+    const Between column =
+        between((left + (flip ? size - 1 - x : x) + 0.5f) * w / resized_w - 0.5f, w);
     out += ((static_cast<size_t>(blockIdx.z) * size + y) * size + x) * 2;
     for (int k = 0; k < 2; ++k) {
         const float* plane = flow + (static_cast<size_t>(k) * n + first + blockIdx.z) * h * w;
-        const unsigned char code = crop.sample([&](int row, int column) {
-            const float px = fminf(fmaxf(plane[row * w + column], -FLOW_LIMIT_PX), FLOW_LIMIT_PX);
+        const auto code = [&](int r, int c) {
+            const float px = fminf(fmaxf(plane[r * w + c], -FLOW_LIMIT_PX), FLOW_LIMIT_PX);
             return rintf((px + FLOW_LIMIT_PX) * (255.f / (2.f * FLOW_LIMIT_PX)));
-        });
-        out[k] = k == 0 && flip ? 255 - code : code;
+        };
+        const int value = __float2int_rn(blend(code, row, column));
+        out[k] = static_cast<unsigned char>(k == 0 && flip ? 255 - value : value);
     }
 }

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import cuda_flow, cuda_launches
-from kernels.cuda_flow import Tvl1, tvl1_clips, tvl1_flow
+from kernels.cuda_flow import tvl1_crops, tvl1_flow
 from kernels.cuda_module import Device
 from kernels.label_schema import Rule
+from kernels.tvl1 import Tvl1
 from tests.cuda_on_cpu import CpuDevice, Sanitiser
 
 
@@ -85,11 +86,10 @@ def drifting_clips(sizes: list[tuple[int, int]], clip_len: int) -> list[NDArray[
 
 
 def _flow(device: Device) -> None:
-    tvl1_clips(
+    tvl1_crops(
         drifting_clips([(20, 70), (20, 70), (25, 31)], 3),
         crops=[(0, 0), (2, 9), (1, 3)],
         flips=[False, True, True],
-        clip_len=2,
         resize=(18, 25),
         size=16,
         settings=Tvl1(scales=2, warps=2, outer_iterations=2, iterations=7),
@@ -150,7 +150,6 @@ _FLOW = {
     "iterate": 128,
     "count": 32,
     "settle": 128,
-    "crop_frames": 40,
     "crop_flow": 40,
 }
 

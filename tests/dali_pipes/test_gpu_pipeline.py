@@ -56,12 +56,12 @@ def test_image_graph_serialises(real_data: Path, tmp_path: Path) -> None:
     assert b"mixed" in gpu_pipeline.image_pipeline(fetch, 4, 2, None).serialize()
 
 
-def stub_tvl1(frames, crops, flips, clip_len, resize, size) -> tuple[None, torch.Tensor]:  # type: ignore[no-untyped-def]
+def stub_tvl1(frames, crops, flips, resize, size) -> torch.Tensor:  # type: ignore[no-untyped-def]
     """Flow that shows which clip it was given: its first pixel, and its crop."""
     flow = torch.empty(len(frames), len(frames[0]) - 1, size, size, 2, dtype=torch.uint8)
     for n, (clip, (top, left)) in enumerate(zip(frames, crops, strict=True)):
         flow[n] = torch.tensor([int(clip[0, 0, 0, 0]), top + left], dtype=torch.uint8)
-    return None, flow
+    return flow
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_pipeline, "video_pipeline", on_cpu)
     monkeypatch.setattr(feed, "GPU_CODECS", ("vp9", "mjpeg"))
     monkeypatch.setattr(
-        cuda_flow, "tvl1_clips", create_autospec(cuda_flow.tvl1_clips, side_effect=stub_tvl1)
+        cuda_flow, "tvl1_crops", create_autospec(cuda_flow.tvl1_crops, side_effect=stub_tvl1)
     )
 
 

@@ -135,7 +135,7 @@ def test_a_gpu_is_used_where_there_is_one(  # type: ignore[no-untyped-def]
     assert (image == 255).all()
     status, text = prepare("flow", out, "--device", "cpu")
     assert status == 2
-    assert "computed_by 'CUDA' (now 'OpenCV')" in text
+    assert "computed_by 'CUDA' (now 'CPU')" in text
 
 
 def test_what_is_done_is_not_done_again(prepare, make_video, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

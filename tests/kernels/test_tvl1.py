@@ -1,6 +1,7 @@
-"""TV-L1 in CUDA, run on the CPU: against OpenCV, known motion, and stored flow of real clips."""
+"""TV-L1 on the CPU and in CUDA run on the CPU: against OpenCV, known motion, and stored flow."""
 
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -9,14 +10,26 @@ import cv2
 import numpy as np
 import pytest
 
-from kernels import cuda_flow
+from kernels import cpu_flow, cuda_flow
 from kernels.cpu_labels import motion_labels
-from kernels.cuda_flow import Tvl1, pyramid_sizes, tvl1_clips, tvl1_flow
 from kernels.flow_code import encode
 from kernels.label_schema import LABELS, MOTION
+from kernels.tvl1 import Tvl1, pyramid_sizes
 from tests.cuda_on_cpu import ORDERS, CpuDevice
 
-QUICK = Tvl1(scales=2, warps=2, iterations=7)
+QUICK = Tvl1(scales=2, warps=2, outer_iterations=1, iterations=7)
+Flow = Callable[..., np.ndarray]  # (clips [N,T,H,W,3], settings) -> [N,T-1,H,W,2]
+
+
+def on_cpu(clips: np.ndarray, settings: Tvl1 | None = None) -> np.ndarray:
+    return np.stack([cpu_flow.tvl1_flow(clip, settings) for clip in clips])
+
+
+def in_cuda(clips: np.ndarray, settings: Tvl1 | None = None) -> np.ndarray:
+    return cuda_flow.tvl1_flow(clips, settings, CpuDevice())
+
+
+backends = pytest.mark.parametrize("flow", [on_cpu, in_cuda], ids=["cpu", "cuda"])
 
 
 def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -66,6 +79,7 @@ def opencv_flow(frames: np.ndarray, settings: Tvl1) -> np.ndarray:
     return np.stack([solver.calc(*pair, None) for pair in pairwise(grey)])
 
 
+@backends
 @pytest.mark.parametrize(
     ("size", "settings"),
     [
@@ -76,11 +90,11 @@ def opencv_flow(frames: np.ndarray, settings: Tvl1) -> np.ndarray:
         ((40, 40), Tvl1(iterations=7, outer_iterations=1, epsilon=0)),  # never at rest
     ],
 )
-def test_equals_opencv(size: tuple[int, int], settings: Tvl1) -> None:
+def test_equals_opencv(flow: Flow, size: tuple[int, int], settings: Tvl1) -> None:
     """With its stopping rule: clips come to rest at other times, a still one at once."""
     clips = np.stack([moving_clip(*size, 1), moving_clip(*size, 2) // 3, moving_clip(*size, 3)])
     clips[2, 1:] = clips[2, :1]
-    found = tvl1_flow(clips, settings, CpuDevice())
+    found = flow(clips, settings)
     expected = np.stack([opencv_flow(clip, settings) for clip in clips])
     assert found.dtype == np.float32
     assert np.abs(expected[:2]).mean() > 0.5
@@ -90,72 +104,98 @@ def test_equals_opencv(size: tuple[int, int], settings: Tvl1) -> None:
     assert error.mean() < 1e-3
 
 
+@backends
 @pytest.mark.parametrize(
     ("u", "v"), [swirl(96, 128), (2.5, -1.25), (-5.0, 3.5)], ids=["swirl", "slow", "fast"]
 )
-def test_finds_a_known_motion(u: np.ndarray | float, v: np.ndarray | float) -> None:
+def test_finds_a_known_motion(flow: Flow, u: np.ndarray | float, v: np.ndarray | float) -> None:
     image = texture(96, 128)
-    found = tvl1_flow(np.stack([before(image, u, v), image])[None], device=CpuDevice())[0, 0]
+    found = flow(np.stack([before(image, u, v), image])[None])[0, 0]
     expected = np.stack(np.broadcast_arrays(u, v, found[..., 0])[:2], axis=-1)
-    error = np.linalg.norm(found - expected, axis=-1)
-    assert error.mean() < 0.5
+    assert np.linalg.norm(found - expected, axis=-1).mean() < 0.5
 
 
-def test_still_frames_have_no_flow() -> None:
+@backends
+def test_still_frames_have_no_flow(flow: Flow) -> None:
     still = np.repeat(texture(40, 50)[None, None], 3, axis=1)
-    assert not tvl1_flow(still, QUICK, CpuDevice()).any()
+    assert not flow(still, QUICK).any()
 
 
-def test_a_mirrored_clip_has_mirrored_flow() -> None:
+@backends
+def test_a_mirrored_clip_has_mirrored_flow(flow: Flow) -> None:
     clip = moving_clip(64, 80, 3)[None]
-    flow = tvl1_flow(clip, device=CpuDevice())
-    mirrored = tvl1_flow(np.ascontiguousarray(clip[..., ::-1, :]), device=CpuDevice())
-    difference = np.abs(mirrored[..., ::-1, :] * [-1, 1] - flow)
-    assert np.abs(flow).mean() > 0.5
+    found = flow(clip)
+    mirrored = flow(np.ascontiguousarray(clip[..., ::-1, :]))
+    difference = np.abs(mirrored[..., ::-1, :] * [-1, 1] - found)
+    assert np.abs(found).mean() > 0.5
     assert difference.mean() < 0.02  # forward differences have a direction
+
+
+@backends
+@pytest.mark.parametrize(
+    ("frames", "words"),
+    [
+        (np.zeros((1, 2, 9, 9, 3), np.float32), "float32"),
+        (np.zeros((1, 1, 9, 9, 3), np.uint8), "T of at least 2"),
+        (np.zeros((1, 2, 9, 9), np.uint8), "2, 9, 9"),
+    ],
+)
+def test_bad_frames_are_an_error(flow: Flow, frames: np.ndarray, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        flow(frames)
+
+
+def test_bad_settings_are_an_error() -> None:
+    with pytest.raises(ValueError, match="iterations must be at least 1"):
+        Tvl1(iterations=0)
+    with pytest.raises(ValueError, match="scale_step"):
+        Tvl1(scale_step=1.0)
+
+
+def test_pyramid_ends_above_16_px() -> None:
+    full = [(240, 320), (192, 256), (154, 205), (123, 164), (98, 131)]
+    assert pyramid_sizes(240, 320, Tvl1()) == full
+    assert pyramid_sizes(24, 320, Tvl1()) == [(24, 320), (19, 256)]
+
+
+# ---- of the kernels alone ---------------------------------------------------------------------
 
 
 def test_tiles_and_thread_order_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     clip = moving_clip(45, 70, 4)[None]
-    flow = tvl1_flow(clip, QUICK, CpuDevice())
+    flow = in_cuda(clip, QUICK)
     for order in ORDERS[1:]:
-        np.testing.assert_array_equal(tvl1_flow(clip, QUICK, CpuDevice(order, seed=5)), flow)
+        device = CpuDevice(order, seed=5)
+        np.testing.assert_array_equal(cuda_flow.tvl1_flow(clip, QUICK, device), flow)
     for tile in ((32, 24, 4, 3), (128, 64, 8, 7)):  # the second holds the frame whole
         for name, value in zip(("TILE_W", "TILE_H", "ROWS", "HALO"), tile, strict=True):
             monkeypatch.setattr(cuda_flow, name, value)
-        np.testing.assert_array_equal(tvl1_flow(clip, QUICK, CpuDevice()), flow)
+        np.testing.assert_array_equal(in_cuda(clip, QUICK), flow)
 
 
 def test_portions_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     clips = np.stack([moving_clip(32, 40, seed) for seed in range(3)])
-    flow = tvl1_flow(clips, QUICK, CpuDevice())
+    flow = in_cuda(clips, QUICK)
     monkeypatch.setattr(cuda_flow, "PAIRS_AT_ONCE", 4)
-    np.testing.assert_array_equal(tvl1_flow(clips, QUICK, CpuDevice()), flow)
+    np.testing.assert_array_equal(in_cuda(clips, QUICK), flow)
 
 
 def test_clips_of_several_sizes_are_cropped_as_opencv_does() -> None:
     sizes = [(60, 80), (48, 64), (60, 80)]
     clips = [moving_clip(*size, seed) for seed, size in enumerate(sizes)]
     crops, flips, resize, side = [(0, 13), (8, 0), (3, 5)], [False, True, True], (40, 53), 32
-    frames, flow = tvl1_clips(clips, crops, flips, 2, resize, side, QUICK, CpuDevice())
-    assert frames.shape == (3, 2, side, side, 3)
-    assert flow.shape == (3, 2, side, side, 2)
+    found = cuda_flow.tvl1_crops(clips, crops, flips, resize, side, QUICK, CpuDevice())
+    assert found.shape == (3, 2, side, side, 2)
+    assert found.dtype == np.uint8
     for i, (clip, (top, left)) in enumerate(zip(clips, crops, strict=True)):
-        coded = encode(tvl1_flow(clip[None], QUICK, CpuDevice())[0])
-
-        def cropped(images: np.ndarray, top: int = top, left: int = left) -> np.ndarray:
-            resized = [cv2.resize(image, resize[::-1]) for image in images]
-            return np.stack(resized)[:, top : top + side, left : left + side].astype(int)
-
-        for found, expected, negated in (
-            (frames[i], cropped(clip[:2]), []),
-            (flow[i], cropped(coded), [0]),
-        ):
-            if flips[i]:
-                expected = expected[:, :, ::-1].copy()
-                expected[..., negated] = 255 - expected[..., negated]
-            assert np.abs(found - expected).max() <= 1  # OpenCV resizes with 11-bit weights
-            assert (found == expected).mean() > 0.85
+        coded = encode(in_cuda(clip[None], QUICK)[0])
+        resized = np.stack([cv2.resize(field, resize[::-1]) for field in coded])
+        expected = resized[:, top : top + side, left : left + side].astype(int)
+        if flips[i]:
+            expected = expected[:, :, ::-1].copy()
+            expected[..., 0] = 255 - expected[..., 0]
+        assert np.abs(found[i] - expected).max() <= 1  # OpenCV resizes with 11-bit weights
+        assert (found[i] == expected).mean() > 0.85
 
 
 def test_grey_is_opencv_grey() -> None:
@@ -166,39 +206,13 @@ def test_grey_is_opencv_grey() -> None:
     np.testing.assert_array_equal(grey[0], cv2.cvtColor(colours[0], cv2.COLOR_RGB2GRAY))
 
 
-def test_pyramid_ends_above_16_px() -> None:
-    full = [(240, 320), (192, 256), (154, 205), (123, 164), (98, 131)]
-    assert pyramid_sizes(240, 320, Tvl1()) == full
-    assert pyramid_sizes(24, 320, Tvl1()) == [(24, 320), (19, 256)]
-
-
-@pytest.mark.parametrize(
-    ("frames", "words"),
-    [
-        (np.zeros((1, 2, 9, 9, 3), np.float32), "float32"),
-        (np.zeros((1, 1, 9, 9, 3), np.uint8), "T of at least 2"),
-        (np.zeros((2, 9, 9, 3), np.uint8), r"\[2, 9, 9, 3\]"),
-    ],
-)
-def test_bad_frames_are_an_error(frames: np.ndarray, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        tvl1_flow(frames, device=CpuDevice())
-
-
-def test_bad_settings_are_an_error() -> None:
-    with pytest.raises(ValueError, match="iterations must be at least 1"):
-        Tvl1(iterations=0)
-    with pytest.raises(ValueError, match="scale_step"):
-        Tvl1(scale_step=1.0)
-
-
 # ---- agreement on real clips ------------------------------------------------------------------
 
 
-def agreement(flow: np.ndarray, other: np.ndarray) -> dict[str, float]:
+def agreement(found: np.ndarray, other: np.ndarray) -> dict[str, float]:
     """Share of equal motion labels (`reference`), two label matrices [N,14], a kind of label."""
     kinds = np.array([label.kind for label in LABELS[MOTION]])
-    return {kind: float((flow == other)[:, kinds == kind].mean()) for kind in set(kinds)}
+    return {kind: float((found == other)[:, kinds == kind].mean()) for kind in set(kinds)}
 
 
 def crops_of(coded: np.ndarray, count: int) -> np.ndarray:
@@ -221,20 +235,39 @@ def stored_clip(root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(frames), np.stack([u, v], axis=-1)
 
 
-def flow_of_stored_clip(root: Path, name: str) -> np.ndarray:
-    return encode(tvl1_flow(stored_clip(root, name)[0][None], device=CpuDevice())[0])
+def cuda_flow_of(root: Path, name: str) -> np.ndarray:
+    return encode(in_cuda(stored_clip(root, name)[0][None])[0])
 
 
-@pytest.mark.timeout(900)
-def test_labels_agree_with_stored_flow(real_data: Path) -> None:
+def check_labels_of_stored_clips(root: Path, names: list[str], flows: list[np.ndarray]) -> None:
     """The stored flow is OpenCV's TV-L1 as JPEG; chance is 16, 22 and 10 %."""
-    root = real_data / "frames"
-    names = [line.split()[0] for line in (root / "train.list").read_text().splitlines()]
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        flows = list(pool.map(flow_of_stored_clip, [root] * len(names), names))
     found = np.concatenate([crops_of(flow, 8) for flow in flows])
     stored = np.concatenate([crops_of(stored_clip(root, name)[1], 8) for name in names])
     share = agreement(found, stored)
+    print({kind: round(100 * value, 1) for kind, value in share.items()})
     assert share["position"] >= 0.88, share
     assert share["orientation"] >= 0.82, share
     assert share["frame"] >= 0.72, share
+
+
+def stored_names(root: Path) -> list[str]:
+    return [line.split()[0] for line in (root / "train.list").read_text().splitlines()]
+
+
+def test_labels_of_cpu_flow_agree_with_stored_flow(real_data: Path) -> None:
+    root = real_data / "frames"
+    names = stored_names(root)
+    flows = [encode(cpu_flow.tvl1_flow(stored_clip(root, name)[0])) for name in names]
+    check_labels_of_stored_clips(root, names, flows)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "count", [2, pytest.param(None, marks=pytest.mark.battery)], ids=["two", "all"]
+)
+def test_labels_of_cuda_flow_agree_with_stored_flow(real_data: Path, count: int | None) -> None:
+    root = real_data / "frames"
+    names = stored_names(root)[:count]
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        flows = list(pool.map(cuda_flow_of, [root] * len(names), names))
+    check_labels_of_stored_clips(root, names, flows)
