@@ -14,7 +14,7 @@ TORCH       := torch==2.13.0
 TORCH_INDEX ?=
 
 # A short run on the sample videos; without a GPU on a narrower network.
-TRAIN_FLAGS ?= --steps 150 --bs 4 $(if $(filter cpu,$(EXTRA)),--width 0.25)
+TRAIN_FLAGS ?= --steps 150 --bs 4 --clips_per_video 3 $(if $(filter cpu,$(EXTRA)),--width 0.25)
 
 STAMP := $(VENV)/installed-$(EXTRA)
 OTHER := $(filter-out $(STAMP),$(wildcard $(VENV)/installed-*))
@@ -27,17 +27,19 @@ help: ## list the targets
 
 venv: $(STAMP) ## create .venv and install pinned dependencies
 
-# The two DALI builds cannot live together, so a changed extra starts from an empty environment.
+# The two DALI builds cannot live together, so a changed extra, like an install that did not end,
+# starts from an empty environment.
 $(STAMP): pyproject.toml
 	@echo "installing the extra '$(EXTRA)' into $(VENV) ($(FOUND); EXTRA=cpu|cuda12|cuda13 overrides)"
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
 	  f"$(PYTHON) is Python {v[0]}.{v[1]}; 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(if $(OTHER),--clear) $(VENV)
+	@touch $(VENV)/installed-partly
 	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	$(BIN)/pip install --quiet --editable '.[$(EXTRA),test]'
-	@[ $(EXTRA) = cpu ] || $(BIN)/python -c 'import torch; torch.cuda.is_available() or print( \
-	  f"warning: torch {torch.__version__} cannot use the GPU of this machine; see README, Install")'
-	@touch $@
+	@[ $(EXTRA) = cpu ] || $(BIN)/python -c 'import sys, torch; torch.cuda.is_available() or sys.exit( \
+	  f"torch {torch.__version__} cannot use the GPU of this machine: see README, Installing")'
+	@mv $(VENV)/installed-partly $@
 
 samples: venv ## render the sample videos into samples/
 	@[ -d samples ] || $(BIN)/python -m dali_pipes.prepare samples --out samples
