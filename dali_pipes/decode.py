@@ -9,7 +9,7 @@ the keyframe before it, if each frame can be told by its unique time stamp.
 import os
 import stat
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -144,7 +144,7 @@ def decoded(path: Path | str) -> "Iterator[av.VideoFrame]":
     """Every frame of a video, from the first. Raises BadVideo where it cannot go on soundly."""
     count = 0
     with opened(path, "decode") as (container, stream):
-        for frame in container.decode(stream):
+        for frame in frames_of(container, stream):
             if frame.is_corrupt:
                 raise BadVideo(path, "decode", f"frame {count} is damaged")
             if not count and not (frame.key_frame or frame.pict_type == _I_PICTURE):
@@ -192,7 +192,7 @@ def _read_by_time(
         with opened(path, "decode") as (container, stream):
             container.seek(keyframe, stream=stream)
             decodable = False
-            for frame in container.decode(stream):
+            for frame in frames_of(container, stream):
                 if frame.is_corrupt or frame.pts is None:
                     return None
                 # Pictures before the keyframe may lack what they refer to. An I picture: frames
@@ -295,6 +295,16 @@ def opened(
             yield container, stream
     except (av.FFmpegError, OSError) as error:
         raise BadVideo(path, stage, words(error)) from error
+
+
+def frames_of(
+    container: "av.container.InputContainer", stream: "av.VideoStream"
+) -> "Iterator[av.VideoFrame]":
+    """Frames from here on, as the decoder shows them."""
+    # Unfinished and not closed, it would leak.
+    with closing(container.demux(stream)) as packets:  # type: ignore[type-var]
+        for packet in packets:
+            yield from packet.decode()
 
 
 def _is_cover(stream: "av.VideoStream") -> bool:

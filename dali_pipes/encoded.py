@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dali_pipes.decode import TooShort, opened
+from dali_pipes.decode import TooShort, frames_of, opened
 
 if TYPE_CHECKING:
     import av
@@ -159,6 +159,6 @@ def _is_rotated(container: "av.container.InputContainer", stream: "av.VideoStrea
     """Whether the first frame is to be turned; only MP4 files say so."""
     if "mp4" not in container.format.name:
         return False
-    rotation = next(container.decode(stream)).rotation
+    rotation = next(frames_of(container, stream)).rotation
     container.seek(0)
     return bool(rotation % 360)
