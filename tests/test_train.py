@@ -324,11 +324,7 @@ def test_a_signal_saves_and_ends_cleanly(
     assert run("--bs 4 --steps 6", "stopped") == 0
     assert checkpoints(tmp_path / "stopped")[-1] == "step_00000003.pt"
     assert "asked to stop (SIGUSR1)" in capsys.readouterr().out
-    monkeypatch.undo()
-    monkeypatch.setattr(train, "open_source", lambda *_: Synthetic.make(6, 16, (48, 64)))
-    monkeypatch.setattr(train, "picture", lambda *_: np.zeros((8, 8, 3), np.uint8))
-    # Event files of one second are told apart by a count of this process, and read by name.
-    monkeypatch.setattr(event_file_writer._global_uid, "_value", 1000)
+    monkeypatch.setattr(train, "train_step", original)
     assert run("--bs 4 --steps 6 --resume", "stopped") == 0
     assert run("--bs 4 --steps 6", "whole") == 0
     assert_equal_runs(tmp_path / "stopped", tmp_path / "whole")
