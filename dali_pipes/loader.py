@@ -6,7 +6,7 @@ for batch in ClipLoader(videos="videos/", batch_size=8):
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -135,9 +135,9 @@ class ClipLoader:
         self._examine()
 
     @property
-    def paths(self) -> list[str]:
+    def paths(self) -> Sequence[str]:
         """The file or folder of every item: what `ClipBatch.video` counts in."""
-        return list(self.source.paths)
+        return self.source.paths
 
     @property
     def clips_per_epoch(self) -> int:

@@ -320,15 +320,14 @@ def test_true_counts_enter_the_index(real_data: Path, tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     source = next((real_data / "videos/cartwheel").glob("*.avi"))
     (tmp_path / "c" / source.name).write_bytes(source.read_bytes())
-    options = {"batch_size": 8, "clip_len": 2, "clips_per_video": 160, **SMALL}
+    options = {"batch_size": 3, "clip_len": 2, "clips_per_video": 3, "sampling": "even", **SMALL}
     first = ClipLoader(tmp_path, **options)
     assert (first._known.frames[0], first._known.decoded[0]) == (84, -1)
-    before = stream(first, 20)
+    before = stream(first, 1)
     after = ClipLoader(tmp_path, **options)
     assert after._known.decoded[0] == 83
-    assert all(same(a, b) for a, b in zip(before, stream(after, 20), strict=True))
-    last = [clip_at(i, 1, first.spec).position for i in range(160)]
-    assert max(last) * 83 >= 82, "no clip was drawn at the very end"
+    assert before[0].start.tolist() == [0, 41, 81]  # frame 83 of 84 is none: drawn again
+    assert same(before[0], stream(after, 1)[0])
     assert not first.skipped
 
 
