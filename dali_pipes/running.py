@@ -60,22 +60,27 @@ class Running:
     def next(self) -> Any:
         """The outputs of the next iteration. Raises LoaderStopped if none can be had."""
         waited = 0.0
-        while True:
+        outputs = None
+        while outputs is None:
             try:
                 outputs = self._ready.get(timeout=_LOOK_EVERY_SECONDS)
-                break
             except Empty:
                 waited += _LOOK_EVERY_SECONDS
-            # DALI may wait for a dead worker for ever.
-            dead = [worker for worker in self._workers if not worker.is_alive()]
-            if dead:
-                raise self._stopped(f"decoding worker {dead[0].pid} {_end_of(dead[0])}")
-            if waited >= self._stall_seconds:
+            if outputs is None or isinstance(outputs, BaseException):
+                dead = self._dead()  # DALI may wait for it for ever
+                if dead is not None:
+                    raise self._stopped(f"decoding worker {dead.pid} {_end_of(dead)}")
+            if outputs is None and waited >= self._stall_seconds:
                 raise self._stopped(f"no batch for {self._stall_seconds:.0f} s")
         if isinstance(outputs, BaseException):
             raise self._stopped(_last_line(outputs)) from outputs
         self._wanted.put(True)
         return outputs
+
+    def _dead(self) -> BaseProcess | None:
+        """A worker that ended; not one that DALI ended because another did."""
+        dead = [worker for worker in self._workers if not worker.is_alive()]
+        return min(dead, key=lambda worker: worker.exitcode == -signal.SIGTERM, default=None)
 
     def _stopped(self, why: str) -> LoaderStopped:
         at_work = "; ".join(map(str, notes(self._scratch)))
