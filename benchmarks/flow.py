@@ -11,7 +11,7 @@ benchmarks/results/flow.jsonl.
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -51,13 +51,13 @@ class Source:
     on_gpu: bool = False
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--videos", type=Path, required=True, help="folder of videos")
     parser.add_argument("--clips", type=int, default=8, help="videos to take one clip of")
     parser.add_argument("--crops", type=int, default=16, help="random crops of each clip")
     parser.add_argument("--results", type=Path, default=timing.RESULTS, help="folder of the row")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     cv2.setNumThreads(1)
     clips = read_clips(options.videos, options.clips)
     sources = [*cpu_sources(), *gpu_sources()]
