@@ -61,13 +61,14 @@ def float_flow(clips: int, fields: int, size: int) -> NDArray[np.float32]:
 
 
 def moving_ring(clips: int, clip_len: int, size: int) -> NDArray[np.uint8]:
-    """Few colours. From the second clip on all is still but the ring around the centre."""
+    """Any colours; from the second clip on few, and all is still but the ring around the centre."""
     random = np.random.default_rng(3)
     frames = random.choice(
         np.array([0, 90, 130, 255], np.uint8),
         (clips, clip_len, size, size, 3),
         p=[0.4, 0.3, 0.2, 0.1],
     )
+    frames[0] = random.integers(0, 256, frames[0].shape)
     moving = cuda_launches.partition(size, "reference").mask(17)
     frames[1:, 1:, ~moving] = frames[1:, :1, ~moving]
     return frames
