@@ -111,7 +111,9 @@ def _wild_flow(device: Device) -> None:
     launch = cuda_flow._kernels(device)
     images = np.random.default_rng(6).random((pairs + 1, height, width), np.float32)
     flow = np.zeros((2, pairs, height, width), np.float32)
-    flow[:, :, :, 1::2] = np.array([3e38, -3e38, 25, -25, 1e4], np.float32).repeat(4)
+    for component in range(2):  # one wild, the other 0
+        wild = np.array([3e38, -3e38, 25, -25, 1e4], np.float32).repeat(4)
+        flow[component, :, :, component::2] = wild
     data = device.empty((3, pairs, height, width), np.float32)
     grid, block = cuda_flow._grid(height, width, pairs), cuda_flow.PIXEL_BLOCK
     launch("warp", grid, block, [images, flow, *map(np.int32, (pairs + 1, height, width)), data])
