@@ -83,8 +83,6 @@ class CudaDevice:
         return _tables[key][1]
 
     def module(self, files: tuple[str, ...], defines: Defines) -> Launch:
-        import cupy
-
         def launch(
             kernel: str,
             grid: tuple[int, ...],
@@ -93,6 +91,9 @@ class CudaDevice:
             shared_bytes: int = 0,
         ) -> None:
             values = tuple(self._value(argument) for argument in arguments)
+
+            import cupy
+
             stream = self._torch.cuda.current_stream(self._device)
             with cupy.cuda.Device(self._index), cupy.cuda.Stream.from_external(stream):
                 function = _function(files, defines, self._index, kernel, shared_bytes)
