@@ -14,7 +14,7 @@ TORCH       := torch==2.13.0
 TORCH_INDEX ?=
 
 # A short run on the sample videos; without a GPU on a narrower network.
-TRAIN_FLAGS ?= --steps 150 --bs 4 --clips_per_video 3 $(if $(filter cpu,$(EXTRA)),--width 0.25)
+TRAIN_FLAGS ?= --steps 100 --bs 4 --clips_per_video 3 $(if $(filter cpu,$(EXTRA)),--width 0.25)
 
 STAMP := $(VENV)/installed-$(EXTRA)
 OTHER := $(filter-out $(STAMP),$(wildcard $(VENV)/installed-*))
