@@ -65,6 +65,29 @@ def timed(call: Callable[[], object], budget_seconds: float = 2.0, at_least: int
     return _timing(measured)
 
 
+def interleaved(
+    streams: dict[str, Callable[[], int]],
+    rounds: int = 3,
+    seconds: float = 2.0,
+    drained: int = 4,
+) -> dict[str, Timing]:
+    """Seconds a clip of rival streams of batches, measured in turns: noise then hits them alike.
+
+    A stream gives its next batch when called and returns how many clips that had. It may work
+    ahead while another is measured, so that its first `drained` batches of a turn are not timed.
+    """
+    measured: dict[str, list[float]] = {name: [] for name in streams}
+    for _ in range(rounds):
+        for name, next_batch in streams.items():
+            for _ in range(drained):
+                next_batch()
+            clips, start = 0, time.perf_counter()
+            while (elapsed := time.perf_counter() - start) < seconds or not clips:
+                clips += next_batch()
+            measured[name].append(elapsed / clips)
+    return {name: _timing(values) for name, values in measured.items()}
+
+
 def timed_on_gpu(call: Callable[[], object], budget_seconds: float = 1.0) -> Timing:
     """Time `call` by CUDA events on torch's current stream, between which only the GPU works.
 
