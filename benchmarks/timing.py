@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -41,28 +41,34 @@ class Timing:
     low: float
     high: float
     repeats: int
+    cpu: float | None = None  # processor seconds of all threads of this process, median
 
     def per(self, items: int) -> dict[str, float]:
         """The columns of a row that handles `items` clips a call."""
         spread = 100 * (self.high - self.low) / self.seconds
-        return {
-            "us_per_clip": _digits(1e6 * self.seconds / items),
-            "clips_per_s": _digits(items / self.seconds),
-            "iqr_percent": _digits(spread),
+        columns = {
+            "us_per_clip": digits(1e6 * self.seconds / items),
+            "clips_per_s": digits(items / self.seconds),
+            "iqr_percent": digits(spread),
             "repeats": self.repeats,
         }
+        if self.cpu is not None:
+            columns["cpu_us_per_clip"] = digits(1e6 * self.cpu / items)
+        return columns
 
 
 def timed(call: Callable[[], object], budget_seconds: float = 2.0, at_least: int = 5) -> Timing:
     """Time `call` on the CPU until the budget is spent; the first call is a warm-up."""
     call()
     measured: list[float] = []
+    processor: list[float] = []
     end = time.perf_counter() + budget_seconds
     while len(measured) < at_least or time.perf_counter() < end:
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         call()
         measured.append(time.perf_counter() - start)
-    return _timing(measured)
+        processor.append(time.process_time() - cpu_start)
+    return replace(_timing(measured), cpu=statistics.median(processor))
 
 
 def interleaved(
@@ -218,7 +224,7 @@ def _is_text(results: list[dict[str, Any]], column: str) -> bool:
     return any(isinstance(result.get(column), str) for result in results)
 
 
-def _digits(value: float) -> float:
+def digits(value: float) -> float:
     """Three significant digits: what a timing deserves."""
     rounded = float(f"{value:.3g}")
     return int(rounded) if rounded >= 100 else rounded

@@ -1,0 +1,119 @@
+"""What the report measures on: videos, the same in the published layout, and some of their clips."""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_pipes import ClipBatch, ClipLoader
+from dali_pipes.prepare import flow, frames
+from dali_pipes.prepare.samples import write_samples
+from dali_pipes.sources import FrameFolders, VideoFiles
+
+SAMPLES = Path("samples")  # where `make samples` puts them
+CLIP_FRAMES = 17  # a clip and the frame that its last flow field needs
+MOST_VIDEOS = 64  # a larger folder is measured on so many of its videos
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A batch of the loader, and where each of its clips lies."""
+
+    batch: ClipBatch
+    paths: list[str]  # [N]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def frame_numbers(self) -> list[range]:
+        """[N], in the video, from 0."""
+        clip_len = self.batch.frames.shape[1]
+        return [range(start, start + clip_len) for start in self.batch.start.tolist()]
+
+
+def sample_videos() -> Path:
+    """The sample videos, rendered now if they are not there yet."""
+    if not SAMPLES.exists():
+        print(f"rendering sample videos into {SAMPLES}", flush=True)
+        write_samples(SAMPLES, videos_per_class=7, split="train", seed=0)
+    return SAMPLES
+
+
+def few_videos(videos: Path, folder: Path) -> Path:
+    """`videos`, or, where they are many, links in `folder` to some, spread over the whole."""
+    paths = VideoFiles.found(videos).paths
+    if len(paths) <= MOST_VIDEOS:
+        return videos
+    chosen = [paths[n * len(paths) // MOST_VIDEOS] for n in range(MOST_VIDEOS)]
+    links = folder / f"videos-{_name(chosen)}"
+    for path in chosen:
+        link = links / Path(path).relative_to(videos)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(Path(path).resolve())
+    print(f"measuring on {MOST_VIDEOS} of {len(paths)} videos", flush=True)
+    return links
+
+
+def _name(paths: Sequence[str]) -> str:
+    """A short name for this set of files."""
+    return blake2b("\n".join(sorted(paths)).encode(), digest_size=6).hexdigest()
+
+
+def in_published_layout(videos: Path, folder: Path) -> Path:
+    """A clip of each video as JPEG frames and DIS flow, below `folder`; made once.
+
+    Which flow it is does not matter to a loader's speed, and DIS is quickly made. Raises BadInput
+    and ValueError as the commands `prepare frames` and `prepare flow` do.
+    """
+    out = folder / f"layout-{_name(VideoFiles.found(videos).paths)}"
+    limit = ["--clip-frames", str(CLIP_FRAMES)]
+    _run(frames, [str(videos), "--out", str(out), *limit])
+    _run(flow, [str(out), "--algorithm", "dis", *limit])
+    return out
+
+
+def _run(command: Any, arguments: list[str]) -> None:
+    parser = ArgumentParser()
+    command.add_arguments(parser)
+    command.main(parser.parse_args(arguments))
+
+
+def layout_arguments(prepared: Path) -> dict[str, Path]:
+    """The folders of a published layout by the names that ClipLoader and train.py give them."""
+    return {
+        "rgb_prefix": prepared / "rgb",
+        "flow_x_prefix": prepared / "flow/u",
+        "flow_y_prefix": prepared / "flow/v",
+    }
+
+
+def some_clips(videos: Path, count: int) -> Clips:
+    """The first `count` clips of a run on a CPU, whichever device trains."""
+    loader = ClipLoader(videos, batch_size=count, flow="dis", device="cpu")
+    try:
+        batch = loader.next_batch()
+    finally:
+        loader.close()
+    return Clips(batch, [loader.paths[video] for video in batch.video.tolist()])
+
+
+def some_images(prepared: Path, count: int) -> list[list[NDArray[np.uint8]]]:
+    """Three lists of encoded images, of RGB, u and v: all that `count` clips of 16 frames need."""
+    source = FrameFolders.found(**layout_arguments(prepared))
+    folders = [source.folders(item % len(source)) for item in range(count)]
+    return [
+        [
+            np.fromfile(path, np.uint8)
+            for clip in folders
+            for path in sorted(Path(clip[kind]).glob("frame*.jpg"))[: CLIP_FRAMES - 1]
+        ]
+        for kind in range(3)
+    ]
+

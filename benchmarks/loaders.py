@@ -1,0 +1,59 @@
+"""The whole loader, from videos and from JPEG folders, beside what its stages cost alone."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import timing
+from benchmarks.inputs import layout_arguments
+from benchmarks.stages import DECODE, DIS, JPEG_RESIZED, LABELS, RESIZE
+from dali_pipes import ClipLoader
+from kernels.cpu_labels import cores
+
+Row = dict[str, Any]
+
+# What a clip goes through on a CPU, by what the loader reads.
+STAGES = {
+    "videos": (DECODE, RESIZE, DIS, LABELS.format(rule="corrected")),
+    "JPEG folders": (JPEG_RESIZED, LABELS.format(rule="corrected")),
+}
+
+
+def whole(
+    videos: Path,
+    prepared: Path,
+    device: torch.device,
+    stages: list[Row],
+    seconds: float,
+    batch_size: int = 8,
+) -> list[Row]:
+    """A row for each kind of input, measured in turns, with as many workers as cores.
+
+    On a CPU `of_stages` is the wall time over what the stages' processor time, spread over all
+    cores, would take: 1 is a loader that costs nothing itself.
+    """
+    common: dict[str, Any] = {"batch_size": batch_size, "num_workers": cores(), "device": device}
+    loaders = {
+        "videos": ClipLoader(videos, **common),
+        "JPEG folders": ClipLoader(**layout_arguments(prepared), **common),
+    }
+    try:
+        times = timing.interleaved(
+            {name: lambda it=loader: len(it.next_batch()) for name, loader in loaders.items()},
+            rounds=5,
+            seconds=seconds,
+        )
+    finally:
+        for loader in loaders.values():
+            loader.close()
+    rows = []
+    for name, timed in times.items():
+        row: Row = {"section": "loader", "loader": "ClipLoader", "input": name}
+        row |= {"flow": loaders[name].flow, "workers": cores(), "batch": batch_size}
+        row |= timed.per(1)
+        if device.type == "cpu" and stages:
+            alone = sum(one["cpu_us_per_clip"] for one in stages if one["stage"] in STAGES[name])
+            row["of_stages"] = timing.digits(row["us_per_clip"] / (alone / cores()))
+        rows.append(row)
+    return rows

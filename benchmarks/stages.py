@@ -1,0 +1,177 @@
+"""Every stage from a video file to labels, alone, on the same clips.
+
+On a CPU each stage runs as the loader has it: decoding, resizing and flow on the one core of a
+worker, labels on all. First the stages, one after another, must give the loader's own batch.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks import timing
+from benchmarks.ceilings import Ceilings
+from benchmarks.inputs import Clips
+from benchmarks.labels import threads
+from dali_pipes.clips import ClipSpec
+from dali_pipes.decode import read_clip, resized
+from dali_pipes.flow import dis_flow, fitted, tvl1_flow
+from kernels.label_schema import RULES
+from kernels.labels import clip_labels
+
+Row = dict[str, Any]
+Images = NDArray[np.uint8]
+SPEC = ClipSpec()
+
+# The stages that the whole loader is made of, by name.
+DECODE, RESIZE, DIS = "decode", "resize and crop", "flow: DIS, resized frames"
+JPEG, JPEG_RESIZED = "JPEG decode, with flow", "JPEG decode and resize, with flow"
+LABELS = "labels, {rule}"
+
+
+def decode(clips: Clips) -> list[Images]:
+    """Native frames [T,H,W,3] of each clip."""
+    numbers = zip(clips.paths, clips.frame_numbers, strict=True)
+    return [read_clip(path, wanted)[0] for path, wanted in numbers]
+
+
+def resize(native: Sequence[Images]) -> list[Images]:
+    return [np.stack([resized(frame, SPEC.resize) for frame in clip]) for clip in native]
+
+
+def flow(small: Sequence[Images], native: Sequence[Images]) -> list[Images]:
+    """DIS flow, coded, [T-1,h,w,2] of each clip."""
+    pairs = zip(small, native, strict=True)
+    return [dis_flow(clip, (whole.shape[1], whole.shape[2])) for clip, whole in pairs]
+
+
+def crop(clips: Clips, small: Sequence[Images]) -> Images:
+    """Cropped and mirrored, [N,T,S,S,C]; of flow a mirrored u is not negated yet."""
+    cut = []
+    places = zip(small, clips.batch.crop.tolist(), clips.batch.flip.tolist(), strict=True)
+    for clip, (top, left), mirrored in places:
+        window = clip[:, top : top + SPEC.size, left : left + SPEC.size]
+        cut.append(window[:, :, ::-1] if mirrored else window)
+    return np.stack(cut)
+
+
+def verify(clips: Clips) -> tuple[list[Images], list[Images]]:
+    """(native, resized) frames; exits unless the stages give what the loader gave."""
+    native = decode(clips)
+    small = resize(native)
+    fields = crop(clips, flow(small, native))
+    mirrored = clips.batch.flip.numpy()
+    fields[mirrored, ..., 0] = 255 - fields[mirrored, ..., 0]
+    frames = crop(clips, small)
+    labels = clip_labels(frames, fields)
+    for name, found in {"frames": frames, "flow": fields, "labels": labels}.items():
+        different = np.flatnonzero((found != getattr(clips.batch, name).numpy()).any(
+            axis=tuple(range(1, found.ndim))
+        ))
+        if len(different):
+            sys.exit(f"{name} of {clips.paths[different[0]]}: the stages differ from the loader")
+    return native, small
+
+
+def on_cpu(
+    clips: Clips, images: list[list[Images]], ceilings: Ceilings, seconds: float
+) -> list[Row]:
+    """A row a stage. `images`: encoded RGB, u and v images of as many clips."""
+    native, small = verify(clips)
+    frames, fields = clips.batch.frames, clips.batch.flow
+    count = len(clips)
+
+    def row(stage: str, call: Callable[[], object], moved: int = 0, at_least: int = 5) -> Row:
+        """`moved`: bytes a clip that must be read or written."""
+        print(f"  {stage}", flush=True)
+        columns = {"section": "stage", "stage": stage, "on": "1 core"}
+        timed = timing.timed(call, seconds, at_least).per(count)
+        return columns | timed | of_ceiling(timed["us_per_clip"], moved, ceilings.core_copy)
+
+    with threads(1):
+        cv2.setNumThreads(1)
+        cut = clips.batch.frames[0].nbytes
+        whole = sum(clip.nbytes for clip in native) // count
+        rows = [
+            row(DECODE, lambda: decode(clips)),
+            row(RESIZE, lambda: crop(clips, resize(native)), whole + cut),
+            row(DIS, lambda: flow(small, native)),
+            row(JPEG, jpeg_decoder(images), jpeg_bytes(images) // count),
+            row(JPEG_RESIZED, jpeg_decoder(images, resize=True)),
+        ]
+        one = np.stack([fitted(frame) for frame in native[0]])
+        tvl1 = timing.timed(lambda: tvl1_flow(one), 0, at_least=2).per(1)
+        rows.append({"section": "stage", "stage": "flow: TV-L1", "on": "1 core"} | tvl1)
+    for rule in RULES:
+        needed = torch.cat([fields, fields[:, -1:]], dim=1)  # `reference` takes one field more
+        print(f"  {LABELS.format(rule=rule)}", flush=True)
+        timed = timing.timed(lambda rule=rule: clip_labels(frames, needed, rule), seconds)
+        columns = timed.per(count)
+        columns |= of_ceiling(
+            columns["us_per_clip"], (frames.nbytes + fields.nbytes) // count, ceilings.copy
+        )
+        rows.append({"section": "stage", "stage": LABELS.format(rule=rule), "on": "all cores"} | columns)
+    return rows
+
+
+def of_ceiling(us_per_clip: float, work: float, rate: float) -> Row:
+    """Clips a second that `work` (bytes or operations) a clip allows at `rate`, and how near."""
+    if not work:
+        return {}
+    ceiling = rate / work
+    percent = 100 * 1e6 / us_per_clip / ceiling
+    return {"ceiling": timing.digits(ceiling), "percent_of_ceiling": timing.digits(percent)}
+
+
+def jpeg_decoder(
+    images: list[list[Images]], device: str = "cpu", resize: bool = False
+) -> Callable[[], object]:
+    """A call that decodes all images as the pipelines do; exits if it shows other pixels."""
+    from nvidia.dali import fn, pipeline_def, types
+
+    kinds = (types.RGB, types.GRAY, types.GRAY)
+
+    @pipeline_def(
+        batch_size=len(images[0]),
+        num_threads=1 if device == "cpu" else 4,
+        device_id=None if device == "cpu" else torch.cuda.current_device(),
+        prefetch_queue_depth=1,
+    )
+    def graph() -> Any:
+        encoded = fn.external_source(lambda: tuple(images), num_outputs=len(kinds))
+        shown = (
+            fn.decoders.image(data, device=device, output_type=kind, jpeg_fancy_upsampling=True)
+            for data, kind in zip(encoded, kinds, strict=True)
+        )
+        if not resize:
+            return tuple(shown)
+        return tuple(
+            fn.resize(image, size=SPEC.resize, interp_type=types.INTERP_LINEAR, antialias=False)
+            for image in shown
+        )
+
+    pipeline = graph()
+    pipeline.build()
+    shown = pipeline.run()
+    flags = (cv2.IMREAD_COLOR_RGB, cv2.IMREAD_GRAYSCALE, cv2.IMREAD_GRAYSCALE)
+    for output, encoded, flag in zip(shown, images, flags, strict=True):
+        wanted = cv2.imdecode(encoded[0], flag)
+        wanted = resized(wanted, SPEC.resize) if resize else wanted
+        found = np.asarray(output.as_cpu().at(0)).reshape(wanted.shape)
+        rounding = (device != "cpu" and 4) + resize  # decoders on a GPU round otherwise, too
+        if np.abs(found.astype(int) - wanted).max() > rounding:
+            sys.exit("JPEG decode: DALI and OpenCV show other pixels; nothing is timed")
+    return pipeline.run
+
+
+def jpeg_bytes(images: list[list[Images]]) -> int:
+    """Bytes of all the images once decoded: what is written at least."""
+    flags = (cv2.IMREAD_COLOR_RGB, cv2.IMREAD_GRAYSCALE, cv2.IMREAD_GRAYSCALE)
+    return sum(
+        len(encoded) * cv2.imdecode(encoded[0], flag).nbytes
+        for encoded, flag in zip(images, flags, strict=True)
+    )

@@ -1,0 +1,117 @@
+"""The training step: with the batches of the loader, and with batches that are there already."""
+
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+from torch.utils.flop_counter import FlopCounterMode
+
+import train
+from benchmarks import timing
+from benchmarks.ceilings import Ceilings, measure
+from benchmarks.stages import of_ceiling
+from dali_pipes.flow import FLOW_CHOICES
+from model.distributed import joined
+from model.options import parse
+
+Row = dict[str, Any]
+CACHED = 4  # batches
+SHOWN_STEPS = 12
+
+
+@dataclass(frozen=True)
+class Step:
+    """When a step with a real batch began, had its batch, and ended: seconds from the first."""
+
+    began: float
+    had_batch: float
+    ended: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    rows: list[Row]
+    ceilings: Ceilings
+    steps: list[Step]
+
+
+def training(arguments: list[str], seconds: float) -> Measured:
+    """The commands of `train.py ARGUMENTS`, without checkpoints; arguments name data and network.
+
+    Rows: the whole step with real and with cached batches, measured in turns, and the latter again
+    as the stage "training step". The ceilings are those of the format that the network computes in.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = ["--log_dir", f"{scratch}/log", "--model_save_dir", f"{scratch}/models"]
+        args = parse(FLOW_CHOICES, [*arguments, *folders])
+        with joined(args.device) as ranks:
+            run = train.prepare(args, ranks)
+            try:
+                return _measure(run, seconds)
+            finally:
+                run.loader.close()
+                run.report.close()
+
+
+def _measure(run: train.Run, seconds: float) -> Measured:
+    run.parallel.train()
+
+    def real() -> int:
+        return _step(run, run.loader.next_batch())
+
+    kept = cycle([run.loader.next_batch() for _ in range(CACHED)])
+    _step(run, next(kept))
+    with run.precision.autocast():
+        dtype = (run.precision.autocast_dtype)
+    ceilings = measure(run.ranks.device, dtype, seconds)
+    flops = _operations(run, next(kept))
+    times = timing.interleaved(
+        {"real batches": real, "cached batches": lambda: _step(run, next(kept))}, 5, seconds
+    )
+    steps = _watched(run)
+    waiting = sum(step.had_batch - step.began for step in steps)
+    share = waiting / (steps[-1].ended - steps[0].began)
+
+    args = run.args
+    network: Row = {"model": args.model, "width": args.width, "batch": args.bs}
+    network |= {"precision": run.precision.name, "device": run.ranks.device.type}
+    rows = [
+        {"section": "training", "loader": name} | network | timed.per(1)
+        for name, timed in times.items()
+    ]
+    rows[0]["share_waiting"] = timing.digits(share)
+    cached = times["cached batches"].per(1)
+    rows[0]["of_cached"] = timing.digits(times["cached batches"].seconds / times["real batches"].seconds)
+    on = "GPU" if run.ranks.device.type == "cuda" else "all cores"
+    stage: Row = {"section": "stage", "stage": "training step", "on": on} | cached
+    stage |= of_ceiling(cached["us_per_clip"], flops, ceilings.matmul)
+    return Measured([*rows, stage], ceilings, steps)
+
+
+def _step(run: train.Run, batch: train.ClipBatch) -> int:
+    train.train_step(run, batch, len(batch))
+    return len(batch)
+
+
+def _operations(run: train.Run, batch: train.ClipBatch) -> int:
+    """Multiplications and additions a clip of a step, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        _step(run, batch)
+    return counter.get_total_flops() // len(batch)
+
+
+def _watched(run: train.Run) -> list[Step]:
+    """Steps with real batches, once what was prepared ahead is used up."""
+    for _ in range(4):
+        _step(run, run.loader.next_batch())
+    first = time.perf_counter()
+    steps = []
+    for _ in range(SHOWN_STEPS):
+        began = time.perf_counter() - first
+        batch = run.loader.next_batch()
+        had_batch = time.perf_counter() - first
+        _step(run, batch)
+        steps.append(Step(began, had_batch, time.perf_counter() - first))
+    return steps
