@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import train
@@ -18,6 +19,7 @@ from model.options import parse
 
 Row = dict[str, Any]
 CACHED = 4  # batches
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHOWN_STEPS = 12
 
 
@@ -63,9 +65,7 @@ def _measure(run: train.Run, seconds: float) -> Measured:
 
     kept = cycle([run.loader.next_batch() for _ in range(CACHED)])
     _step(run, next(kept))
-    with run.precision.autocast():
-        dtype = (run.precision.autocast_dtype)
-    ceilings = measure(run.ranks.device, dtype, seconds)
+    ceilings = measure(run.ranks.device, DTYPES[run.precision.name], seconds)
     flops = _operations(run, next(kept))
     times = timing.interleaved(
         {"real batches": real, "cached batches": lambda: _step(run, next(kept))}, 5, seconds
@@ -83,7 +83,8 @@ def _measure(run: train.Run, seconds: float) -> Measured:
     ]
     rows[0]["share_waiting"] = timing.digits(share)
     cached = times["cached batches"].per(1)
-    rows[0]["of_cached"] = timing.digits(times["cached batches"].seconds / times["real batches"].seconds)
+    speed = times["cached batches"].seconds / times["real batches"].seconds
+    rows[0]["of_cached"] = timing.digits(speed)
     on = "GPU" if run.ranks.device.type == "cuda" else "all cores"
     stage: Row = {"section": "stage", "stage": "training step", "on": on} | cached
     stage |= of_ceiling(cached["us_per_clip"], flops, ceilings.matmul)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)  # begins with one byte: found quickly
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _ALONE = frozenset([0x01, *range(0xD0, 0xD8)])  # markers without a segment; RST0-7 within a scan
 
@@ -59,8 +60,8 @@ def damage(data: bytes) -> str | None:
 
 def _end_of_scan(data: bytes, at: int) -> int:
     """Where the entropy-coded data that begin at `at` end: at a marker that is no restart."""
-    while found := _MARKER.search(data, at):
-        if found[1][0] not in _ALONE:
+    while found := _NEXT_MARKER.search(data, at):
+        if found[0][1] not in _ALONE:
             return found.start()
         at = found.end()
     return len(data)
