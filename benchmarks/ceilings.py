@@ -37,7 +37,7 @@ class Ceilings:
 
 
 def _row(what: str, **value: float) -> dict[str, Any]:
-    (name, number), = value.items()
+    ((name, number),) = value.items()
     return {"section": "ceiling", "what": what, name: timing.digits(number)}
 
 

@@ -1,4 +1,4 @@
-"""What the report measures on: videos, the same in the published layout, and some of their clips."""
+"""What the report measures on: videos, the same in the published layout, some of their clips."""
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -85,7 +85,7 @@ def _run(command: Any, arguments: list[str]) -> None:
     command.main(parser.parse_args(arguments))
 
 
-def layout_arguments(prepared: Path) -> dict[str, Path]:
+def layout_arguments(prepared: Path) -> dict[str, Any]:
     """The folders of a published layout by the names that ClipLoader and train.py give them."""
     return {
         "rgb_prefix": prepared / "rgb",
@@ -116,4 +116,3 @@ def some_images(prepared: Path, count: int) -> list[list[NDArray[np.uint8]]]:
         ]
         for kind in range(3)
     ]
-

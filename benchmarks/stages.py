@@ -6,7 +6,8 @@ worker, labels on all. First the stages, one after another, must give the loader
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -69,9 +70,9 @@ def verify(clips: Clips) -> tuple[list[Images], list[Images]]:
     frames = crop(clips, small)
     labels = clip_labels(frames, fields)
     for name, found in {"frames": frames, "flow": fields, "labels": labels}.items():
-        different = np.flatnonzero((found != getattr(clips.batch, name).numpy()).any(
-            axis=tuple(range(1, found.ndim))
-        ))
+        different = np.flatnonzero(
+            (found != getattr(clips.batch, name).numpy()).any(axis=tuple(range(1, found.ndim)))
+        )
         if len(different):
             sys.exit(f"{name} of {clips.paths[different[0]]}: the stages differ from the loader")
     return native, small
@@ -106,15 +107,14 @@ def on_cpu(
         one = np.stack([fitted(frame) for frame in native[0]])
         tvl1 = timing.timed(lambda: tvl1_flow(one), 0, at_least=2).per(1)
         rows.append({"section": "stage", "stage": "flow: TV-L1", "on": "1 core"} | tvl1)
+    more = torch.cat([fields, fields[:, -1:]], dim=1)  # `reference` takes one field more
+    moved = (frames.nbytes + fields.nbytes) // count
     for rule in RULES:
-        needed = torch.cat([fields, fields[:, -1:]], dim=1)  # `reference` takes one field more
-        print(f"  {LABELS.format(rule=rule)}", flush=True)
-        timed = timing.timed(lambda rule=rule: clip_labels(frames, needed, rule), seconds)
-        columns = timed.per(count)
-        columns |= of_ceiling(
-            columns["us_per_clip"], (frames.nbytes + fields.nbytes) // count, ceilings.copy
-        )
-        rows.append({"section": "stage", "stage": LABELS.format(rule=rule), "on": "all cores"} | columns)
+        name = LABELS.format(rule=rule)
+        print(f"  {name}", flush=True)
+        timed = timing.timed(partial(clip_labels, frames, more, rule), seconds).per(count)
+        rows.append({"section": "stage", "stage": name, "on": "all cores"} | timed)
+        rows[-1] |= of_ceiling(timed["us_per_clip"], moved, ceilings.copy)
     return rows
 
 
@@ -157,21 +157,27 @@ def jpeg_decoder(
     pipeline = graph()
     pipeline.build()
     shown = pipeline.run()
-    flags = (cv2.IMREAD_COLOR_RGB, cv2.IMREAD_GRAYSCALE, cv2.IMREAD_GRAYSCALE)
-    for output, encoded, flag in zip(shown, images, flags, strict=True):
-        wanted = cv2.imdecode(encoded[0], flag)
+    for output, encoded, flag in zip(shown, images, READ_AS, strict=True):
+        wanted = _decoded(encoded[0], flag)
         wanted = resized(wanted, SPEC.resize) if resize else wanted
         found = np.asarray(output.as_cpu().at(0)).reshape(wanted.shape)
-        rounding = (device != "cpu" and 4) + resize  # decoders on a GPU round otherwise, too
+        rounding = (4 if device != "cpu" else 0) + resize  # decoders on a GPU round otherwise, too
         if np.abs(found.astype(int) - wanted).max() > rounding:
             sys.exit("JPEG decode: DALI and OpenCV show other pixels; nothing is timed")
-    return pipeline.run
+    run: Callable[[], object] = pipeline.run
+    return run
+
+
+READ_AS = (cv2.IMREAD_COLOR_RGB, cv2.IMREAD_GRAYSCALE, cv2.IMREAD_GRAYSCALE)  # RGB, u, v
+
+
+def _decoded(encoded: Images, flag: int) -> Images:
+    return cast(Images, cv2.imdecode(encoded, flag))
 
 
 def jpeg_bytes(images: list[list[Images]]) -> int:
     """Bytes of all the images once decoded: what is written at least."""
-    flags = (cv2.IMREAD_COLOR_RGB, cv2.IMREAD_GRAYSCALE, cv2.IMREAD_GRAYSCALE)
     return sum(
-        len(encoded) * cv2.imdecode(encoded[0], flag).nbytes
-        for encoded, flag in zip(images, flags, strict=True)
+        len(encoded) * _decoded(encoded[0], flag).nbytes
+        for encoded, flag in zip(images, READ_AS, strict=True)
     )

@@ -1,0 +1,211 @@
+"""What limits this machine: every stage alone, the whole loader, training, and rivals, in one run.
+
+    python -m benchmarks                                    on the sample videos
+    python -m benchmarks --videos DIR --published CLONE     yours, beside the authors' code
+    python -m benchmarks --videos DIR --tune                and which flags suit this machine
+
+Prints a report, writes it as text, JSON and a page with plots below --out, and appends a row with
+machine, versions, commit and command to benchmarks/results/report.jsonl. Inputs are verified
+first; a figure whose input is wrong is not taken.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import inputs, page, timing
+from benchmarks.bottleneck import Cost, limits
+from benchmarks.training import Measured, training
+from dali_pipes.decode import BadVideo
+from dali_pipes.loader import NothingUsable
+from dali_pipes.prepare.work import BadInput
+from kernels.cpu_labels import cores
+from model import BACKBONES
+from model.flags import Help, Parser, positive, whole
+
+Row = dict[str, Any]
+PARTS = ("stages", "loader", "training", "peers", "growth")
+STAGE_CLIPS = 8  # that every stage is measured on
+
+
+@dataclass
+class Report:
+    """What was measured, and what follows from it."""
+
+    rows: list[Row] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+    trained: Measured | None = None
+
+    def text(self) -> str:
+        """A table for each section, in the order measured."""
+        tables = []
+        for section in dict.fromkeys(row["section"] for row in self.rows):
+            rows = [row for row in self.rows if row["section"] == section]
+            bare = [{k: v for k, v in row.items() if k != "section"} for row in rows]
+            tables.append(f"{section}\n{timing.table(bare)}")
+        return "\n\n".join(tables)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    try:
+        report = measure(args)
+    except (ValueError, OSError, BadVideo, BadInput, NothingUsable) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+    print("", report.text(), "", *report.findings, "", sep="\n")
+    for path in [*write(report, args.out), timing.record("report", report.rows, args.results)]:
+        print(path)
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    gpu = torch.cuda.is_available()
+    parser = Parser(
+        "python -m benchmarks",
+        description=(__doc__ or "").partition("\n")[0],
+        formatter_class=Help,
+    )
+    # fmt: off
+    parser.add_argument("--videos", type=Path, metavar="DIR",
+        help="videos to measure on (default: the sample videos, rendered if need be)")
+    parser.add_argument("--published", type=Path, metavar="CLONE",
+        help="a clone of the authors' code (laura-wang/video_repres_sts), driven unchanged")
+    parser.add_argument("--tune", action="store_true",
+        help="find workers, prefetch depth and batch for this machine, and print the flags")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART",
+        help=f"parts of the report: {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--model", choices=tuple(BACKBONES), default="c3d", help="backbone")
+    parser.add_argument("--width", type=positive, default=1.0 if gpu else 0.25, metavar="FACTOR",
+        help="factor on the network's channels; without a GPU 0.25")
+    parser.add_argument("--bs", type=whole(1), default=30 if gpu else 4, metavar="CLIPS",
+        help="batch of the training step")
+    parser.add_argument("--seconds", type=positive, default=1.0, metavar="S",
+        help="to spend on each measurement, about")
+    parser.add_argument("--out", type=Path, default=Path("build/bench"), metavar="DIR",
+        help="where the report and what it is measured on go")
+    parser.add_argument("--results", type=Path, default=timing.RESULTS, metavar="DIR",
+        help="folder of report.jsonl")
+    # fmt: on
+    return parser.parse_args(argv)
+
+
+def measure(args: argparse.Namespace) -> Report:
+    """Raises ValueError, OSError, BadVideo or BadInput where the videos do not allow it."""
+    from benchmarks import gpu_stages, stages  # DALI and OpenCV take a while to import
+
+    report = Report()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    given = args.videos or inputs.sample_videos()
+    videos = inputs.few_videos(given, args.out)
+    prepared = inputs.in_published_layout(videos, args.out)
+
+    if {"stages", "training"} & set(args.only):
+        say("training step")
+        network = ["--model", args.model, "--width", str(args.width), "--bs", str(args.bs)]
+        network += ["--num_workers", str(cores())]
+        report.trained = training(["--videos", str(videos), *network], args.seconds)
+        report.rows += report.trained.ceilings.rows() + report.trained.rows
+    if "stages" in args.only:
+        assert report.trained is not None
+        say("stages")
+        clips = inputs.some_clips(videos, STAGE_CLIPS)
+        images = inputs.some_images(prepared, STAGE_CLIPS)
+        ceilings = report.trained.ceilings
+        report.rows += stages.on_cpu(clips, images, ceilings, args.seconds)
+        if device.type == "cuda":
+            report.rows += gpu_stages.on_gpu(clips, images, ceilings, args.seconds)
+        report.findings += limits(costs(report.rows, device), units(device))
+    if "loader" in args.only:
+        from benchmarks.loaders import whole as whole_loader
+
+        say("whole loader")
+        report.rows += whole_loader(videos, prepared, device, report.rows, args.seconds)
+    if "peers" in args.only:
+        from benchmarks.peers import peers
+
+        say("other loaders")
+        report.rows += peers(videos, args.seconds, workers=cores())
+    if args.published:
+        from benchmarks.published import published
+
+        say("published code")
+        report.rows += published(args.published, prepared, videos, args.seconds, cores())
+    if "growth" in args.only:
+        from benchmarks.growth import bends, growth
+
+        say("growth")
+        report.rows += growth(videos, args.seconds, args.width)
+        report.findings += bends(report.rows)
+    if args.tune:
+        from benchmarks.tune import tune
+
+        say("tuning")
+        rows, flags = tune(given, args.seconds, args.width)
+        report.rows += rows
+        report.findings.append(f"flags for this machine: {flags}")
+    return report
+
+
+def costs(rows: Sequence[Row], device: torch.device) -> list[Cost]:
+    """What a clip of a training run from videos costs, stage by stage."""
+    from benchmarks import gpu_stages, loaders
+
+    stage = {row["stage"]: row for row in rows if row["section"] == "stage"}
+    if device.type == "cuda":
+        return [
+            Cost(name, resource, stage[name]["us_per_clip"])
+            for name, resource in gpu_stages.PATH.items()
+            if name in stage
+        ]
+    path = [*loaders.STAGES["videos"], "training step"]
+    return [Cost(name, "CPU cores", stage[name]["cpu_us_per_clip"]) for name in path]
+
+
+def units(device: torch.device) -> dict[str, int]:
+    found = {"CPU cores": cores()}
+    return found | {"GPU": 1, "video decoder": 1} if device.type == "cuda" else found
+
+
+def write(report: Report, out: Path) -> list[Path]:
+    """The report as text, JSON and a page; their paths."""
+    steps = report.trained.steps if report.trained else []
+    machine = timing.machine()
+    facts = ", ".join(f"{name} {value}" for name, value in machine.items())
+    tables = report.text()
+    content = {
+        "machine": machine,
+        "versions": timing.versions(),
+        "commit": timing.commit(),
+        "results": report.rows,
+        "findings": report.findings,
+    }
+    files = {
+        "report.txt": "\n".join([facts, "", tables, "", *report.findings, ""]),
+        "report.json": json.dumps(content, indent=1) + "\n",
+        "report.html": page.page(
+            "STS-DALI: what limits this machine",
+            facts,
+            report.findings,
+            tables,
+            page.figures(report.rows, steps),
+        ),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (out / name).write_text(text, encoding="utf-8")
+    return [out / name for name in files]
+
+
+def say(what: str) -> None:
+    print(f"{what} ...", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
