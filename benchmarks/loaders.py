@@ -25,13 +25,13 @@ def whole(
     videos: Path,
     prepared: Path,
     device: torch.device,
-    stages: list[Row],
+    measured: list[Row],
     seconds: float,
     batch_size: int = 8,
 ) -> list[Row]:
     """A row for each kind of input, measured in turns, with as many workers as cores.
 
-    On a CPU `of_stages` is the wall time over what the stages' processor time, spread over all
+    `measured`: the rows of the stages, if there are any. On a CPU `of_stages` is the wall time over what the stages' processor time, spread over all
     cores, would take: 1 is a loader that costs nothing itself.
     """
     common: dict[str, Any] = {"batch_size": batch_size, "num_workers": cores(), "device": device}
@@ -53,8 +53,8 @@ def whole(
         row: Row = {"section": "loader", "loader": "ClipLoader", "input": name}
         row |= {"flow": loaders[name].flow, "workers": cores(), "batch": batch_size}
         row |= timed.per(1)
-        if device.type == "cpu" and stages:
-            alone = sum(one["cpu_us_per_clip"] for one in stages if one["stage"] in STAGES[name])
+        alone = sum(one["cpu_us_per_clip"] for one in measured if one["stage"] in STAGES[name])
+        if device.type == "cpu" and alone:
             row["of_stages"] = timing.digits(row["us_per_clip"] / (alone / cores()))
         rows.append(row)
     return rows

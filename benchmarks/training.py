@@ -82,12 +82,12 @@ def _measure(run: train.Run, seconds: float) -> Measured:
         for name, timed in times.items()
     ]
     rows[0]["share_waiting"] = timing.digits(share)
-    cached = times["cached batches"].per(1)
     speed = times["cached batches"].seconds / times["real batches"].seconds
     rows[0]["of_cached"] = timing.digits(speed)
     on = "GPU" if run.ranks.device.type == "cuda" else "all cores"
-    stage: Row = {"section": "stage", "stage": "training step", "on": on} | cached
-    stage |= of_ceiling(cached["us_per_clip"], flops, ceilings.matmul)
+    alone = timing.timed(lambda: _step(run, next(kept)), seconds).per(args.bs)
+    stage: Row = {"section": "stage", "stage": "training step", "on": on} | alone
+    stage |= of_ceiling(alone["us_per_clip"], flops, ceilings.matmul)
     return Measured([*rows, stage], ceilings, steps)
 
 
