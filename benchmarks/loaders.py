@@ -31,8 +31,9 @@ def whole(
 ) -> list[Row]:
     """A row for each kind of input, measured in turns, with as many workers as cores.
 
-    `measured`: the rows of the stages, if there are any. On a CPU `of_stages` is the wall time over what the stages' processor time, spread over all
-    cores, would take: 1 is a loader that costs nothing itself.
+    `measured`: the rows of the stages, if there are any. On a CPU `of_stages` is the wall time
+    over what the stages' processor time, spread over all cores, would take: 1 is a loader that
+    costs nothing itself.
     """
     common: dict[str, Any] = {"batch_size": batch_size, "num_workers": cores(), "device": device}
     loaders = {
