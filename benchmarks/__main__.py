@@ -127,7 +127,7 @@ def measure(args: argparse.Namespace) -> Report:
 
         say("whole loader")
         alone = [row for row in report.rows if row["section"] == "stage"]
-        report.rows += whole_loader(videos, prepared, device, alone, args.seconds)
+        report.rows += whole_loader(videos, prepared, device, alone, args.seconds, args.bs)
     if "peers" in args.only:
         from benchmarks.peers import peers
 

@@ -38,8 +38,8 @@ def limits(costs: Sequence[Cost], units: dict[str, int]) -> list[str]:
             f"next stage: {stages[1].stage}, {stages[0].us / stages[1].us:.1f} times less costly"
         )
     if others:
-        ahead = pace[first] / pace[others[0]]
-        found.append(f"next resource: {others[0]}, busy 1/{ahead:.1f} of the time")
+        busy = 100 * pace[others[0]] / pace[first]
+        found.append(f"next resource: {others[0]}, busy {busy:.0f} % of the time")
     return found
 
 

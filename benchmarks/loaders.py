@@ -27,7 +27,7 @@ def whole(
     device: torch.device,
     measured: list[Row],
     seconds: float,
-    batch_size: int = 8,
+    batch_size: int,
 ) -> list[Row]:
     """A row for each kind of input, measured in turns, with as many workers as cores.
 

@@ -1,0 +1,140 @@
+"""The report: measured on verified inputs only, complete, and the same in all its forms."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as report
+from benchmarks import gpu_stages, inputs, page, stages
+from benchmarks.training import Step
+from dali_pipes.decode import read_frames
+from dali_pipes.prepare.encode import write_video
+from dali_pipes.sources import Synthetic
+
+
+@pytest.fixture(scope="session")
+def prepared(few_samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return inputs.in_published_layout(few_samples, tmp_path_factory.mktemp("bench"))
+
+
+def test_a_run_leaves_the_same_figures_as_text_json_page_and_row(
+    few_samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["--videos", str(few_samples), "--only", "stages", "loader", "training"]
+    arguments += ["--width", "0.05", "--bs", "2", "--seconds", "0.01"]
+    assert report.main([*arguments, "--out", str(out), "--results", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    row = json.loads((tmp_path / "report.jsonl").read_text())
+    content = json.loads((out / "report.json").read_text())
+    assert row["results"] == content["results"]
+    by_stage = {one["stage"]: one for one in row["results"] if one["section"] == "stage"}
+    path = {stages.DECODE, stages.RESIZE, stages.DIS, "labels, corrected", "training step"}
+    assert path <= set(by_stage)
+    assert 0 < by_stage["training step"]["percent_of_ceiling"]
+    loaders = {one["input"]: one for one in row["results"] if one["section"] == "loader"}
+    assert set(loaders) == {"videos", "JPEG folders"}
+    assert loaders["JPEG folders"]["flow"] == "stored"
+    parts = [by_stage[name]["cpu_us_per_clip"] for name in path - {"training step"}]
+    alone = sum(parts) / report.cores()
+    assert loaders["videos"]["of_stages"] == pytest.approx(
+        loaders["videos"]["us_per_clip"] / alone, rel=0.02
+    )
+    training = [one for one in row["results"] if one["section"] == "training"]
+    assert [one["loader"] for one in training] == ["real batches", "cached batches"]
+    assert 0 <= training[0]["share_waiting"] <= 1
+    for text in (printed, (out / "report.txt").read_text(), (out / "report.html").read_text()):
+        assert "bottleneck: " in text
+        assert str(by_stage["decode"]["us_per_clip"]) in text
+    drawn = (out / "report.html").read_text()
+    assert drawn.count("<svg") == 3  # stages, time line, loaders
+    assert not re.search(r"(src|href)=.?https?:", drawn)  # nothing to fetch
+
+
+def test_a_stage_that_differs_from_the_loader_is_not_timed(
+    few_samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = inputs.some_clips(few_samples, 3)
+    stages.verify(clips)
+    right = stages.resized
+
+    def wrong(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        return right(image, size) // 2 * 2
+
+    monkeypatch.setattr(stages, "resized", wrong)
+    with pytest.raises(SystemExit, match=r"frames of .*: the stages differ from the loader"):
+        stages.verify(clips)
+
+
+def test_jpeg_decoders_must_show_what_opencv_shows(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = inputs.some_images(prepared, 2)
+    assert [len(kind) for kind in images] == [32, 32, 32]
+    stages.jpeg_decoder(images)()
+    stages.jpeg_decoder(images, resize=True)()
+    right = stages._decoded
+    monkeypatch.setattr(stages, "_decoded", lambda *a: np.roll(right(*a), 3, axis=1))
+    with pytest.raises(SystemExit, match="other pixels"):
+        stages.jpeg_decoder(images)
+
+
+def test_gpu_decoding_is_checked_frame_by_frame(tmp_path: Path) -> None:
+    """On the CPU, for a codec that DALI decodes there."""
+    moving, _ = Synthetic.make(1, frames=60, size=(160, 208)).read_clip(0, range(60), None)
+    write_video(tmp_path / "a.webm", moving, "libvpx-vp9")
+    clips = inputs.some_clips(tmp_path, 2)
+    encoded = gpu_stages.examine(clips)
+    decoded = gpu_stages.video_decoder([one for one in encoded if one], "cpu")()
+    gpu_stages.verify(decoded, clips)
+    late = dataclasses.replace(clips.batch, start=clips.batch.start + 1)
+    with pytest.raises(SystemExit, match=r"a\.webm: frame \d+ where \d+ should be"):
+        gpu_stages.verify(decoded, dataclasses.replace(clips, batch=late))
+
+    native = [read_frames(tmp_path / "a.webm", range(16))] * 2
+    (small,) = gpu_stages.resizer(native, "cpu")()
+    wanted = stages.resize(native)[0][:, :112, :112].astype(int)
+    assert np.abs(np.asarray(small.at(0)) - wanted).max() <= 1
+
+
+def test_a_large_folder_is_measured_on_some_of_its_videos(
+    few_samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert inputs.few_videos(few_samples, tmp_path) == few_samples
+    monkeypatch.setattr(inputs, "MOST_VIDEOS", 2)
+    links = inputs.few_videos(few_samples, tmp_path)
+    found = sorted(path.relative_to(links) for path in links.rglob("*.*"))
+    assert [str(path.parent) for path in found] == ["left", "up"]  # spread over the classes
+    assert inputs.few_videos(few_samples, tmp_path) == links
+
+
+def test_a_folder_without_videos_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--videos", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert report.main(arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert str(tmp_path) in lines[0]
+
+
+def test_the_page_draws_what_there_is() -> None:
+    steps = [Step(0.0, 0.1, 0.5), Step(0.5, 0.55, 1.0)]
+    sweep = [
+        {"section": "growth", "what": "labels", "batch": n, "clips_per_s": 100.0 * n}
+        for n in (1, 2, 4)
+    ]
+    drawn = page.figures(sweep, steps)
+    assert drawn.count("<svg") == 2
+    assert "Speed by batch size" in drawn
+    assert "&lt;b&gt;" in page.page("t", "f", ["<b>"], "", "")
+
+
+def test_ceilings_are_rates_and_distances_follow() -> None:
+    columns = stages.of_ceiling(us_per_clip=1000, work=5_000, rate=10_000_000)
+    assert columns == {"ceiling": 2000, "percent_of_ceiling": 50.0}
+    assert stages.of_ceiling(1000, 0, 1e9) == {}
