@@ -227,7 +227,8 @@ def make_loaders(
         share = range(ranks.rank, len(held), ranks.world_size)
         if share:
             held_out = ClipLoader(held.subset(share), sampling="even", num_workers=1, **common)
-    common |= {"rank": ranks.rank, "world_size": ranks.world_size, "num_workers": args.num_workers}
+    common |= {"rank": ranks.rank, "world_size": ranks.world_size}
+    common |= {"num_workers": args.num_workers, "prefetch": args.prefetch}
     return ClipLoader(source, clips_per_video=args.clips_per_video, **common), held_out
 
 

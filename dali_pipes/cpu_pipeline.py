@@ -18,19 +18,23 @@ from dali_pipes.fetch import Fetch, FetchClips, FetchImages
 if TYPE_CHECKING:
     from nvidia.dali import Pipeline
 
-PREFETCH = 2  # batches that DALI prepares ahead
 
+def video_pipeline(fetch: FetchClips, batch_size: int, workers: int, prefetch: int) -> "Pipeline":
+    """Clips decoded by workers: frames uint8 [T,S,S,3] and flow uint8 [F,S,S,2] a sample.
 
-def video_pipeline(fetch: FetchClips, batch_size: int, workers: int) -> "Pipeline":
-    """Clips decoded by workers: frames uint8 [T,S,S,3] and flow uint8 [F,S,S,2] a sample."""
+    `prefetch`: batches that DALI prepares ahead.
+    """
     from nvidia.dali import Pipeline, types
 
     pipeline = Pipeline(
-        batch_size=batch_size, num_threads=1, device_id=None, **worker_arguments(workers)
+        batch_size=batch_size,
+        num_threads=1,
+        device_id=None,
+        **worker_arguments(workers, prefetch),
     )
     with pipeline:
         frames, flow, crop, flip, mask, report, reason = source(
-            fetch, workers, [(types.UINT8, "FHWC"), (types.UINT8, "FHWC")]
+            fetch, workers, prefetch, [(types.UINT8, "FHWC"), (types.UINT8, "FHWC")]
         )
         pipeline.set_outputs(
             cropped(frames, crop, flip, fetch.spec.size),
@@ -41,7 +45,7 @@ def video_pipeline(fetch: FetchClips, batch_size: int, workers: int) -> "Pipelin
     return pipeline
 
 
-def image_pipeline(fetch: FetchImages, batch_size: int, workers: int) -> "Pipeline":
+def image_pipeline(fetch: FetchImages, batch_size: int, workers: int, prefetch: int) -> "Pipeline":
     """Frame folders, one frame a sample: uint8 [S,S,3], flow uint8 [S,S,2].
 
     A batch of clips is batch_size * T samples; as quick as T outputs stacked, and quicker to
@@ -53,19 +57,21 @@ def image_pipeline(fetch: FetchImages, batch_size: int, workers: int) -> "Pipeli
         batch_size=batch_size * fetch.spec.clip_len,
         num_threads=max(1, workers),
         device_id=None,
-        **worker_arguments(min(workers, 1)),
+        **worker_arguments(min(workers, 1), prefetch),
     )
     with pipeline:
-        pipeline.set_outputs(*image_graph(fetch, workers, "cpu"))
+        pipeline.set_outputs(*image_graph(fetch, workers, prefetch, "cpu"))
     return pipeline
 
 
-def image_graph(fetch: FetchImages, workers: int, device: Literal["cpu", "mixed"]) -> Any:
+def image_graph(
+    fetch: FetchImages, workers: int, prefetch: int, device: Literal["cpu", "mixed"]
+) -> Any:
     """Read, decode on `device`, resize, crop and flip."""
     from nvidia.dali import fn, types
 
     *paths, crop, flip, mask, report, reason = source(
-        fetch, min(workers, 1), [(types.UINT8, "")] * 3
+        fetch, min(workers, 1), prefetch, [(types.UINT8, "")] * 3
     )
     height, width = fetch.spec.resize
 
@@ -91,7 +97,7 @@ def image_graph(fetch: FetchImages, workers: int, device: Literal["cpu", "mixed"
     return image(rgb, types.RGB), flow ^ (mask.gpu() if device == "mixed" else mask), report, reason
 
 
-def source(fetch: Fetch, workers: int, kinds: list[tuple[Any, str]]) -> Any:
+def source(fetch: Fetch, workers: int, prefetch: int, kinds: list[tuple[Any, str]]) -> Any:
     """The outputs of a fetch as graph nodes; `kinds`: (type, layout) of its arrays."""
     from nvidia.dali import fn, types
 
@@ -102,7 +108,7 @@ def source(fetch: Fetch, workers: int, kinds: list[tuple[Any, str]]) -> Any:
         num_outputs=len(kinds) + 5,
         batch=False,
         parallel=workers > 0,
-        prefetch_queue_depth=PREFETCH if workers > 0 else None,
+        prefetch_queue_depth=prefetch if workers > 0 else None,
         dtype=[*dtypes, types.INT32, types.INT32, types.UINT8, types.INT64, types.UINT8],
         layout=[*layouts, "", "", "", "", ""],
     )
@@ -115,9 +121,9 @@ def cropped(images: Any, crop: Any, flip: Any, size: int, axes: tuple[int, int] 
     return fn.flip(fn.slice(images, start=crop, shape=[size, size], axes=axes), horizontal=flip)
 
 
-def worker_arguments(workers: int) -> dict[str, Any]:
+def worker_arguments(workers: int, prefetch: int) -> dict[str, Any]:
     """Pipeline arguments for `workers` Python processes; 0: Python work is done in this one."""
-    arguments: dict[str, Any] = {"prefetch_queue_depth": PREFETCH}
+    arguments: dict[str, Any] = {"prefetch_queue_depth": prefetch}
     if workers:
         arguments |= {"py_num_workers": workers, "py_start_method": "spawn"}
     return arguments

@@ -56,6 +56,7 @@ class Feed:
     device: torch.device
     batch_size: int
     workers: int
+    prefetch: int  # batches prepared ahead
     stall_seconds: float
 
     def __post_init__(self) -> None:
@@ -81,7 +82,7 @@ class Feed:
         """Memory of resized and of cropped pixels in batches under way."""
         pixel = 3 * self.spec.clip_len + 2 * self.spec.flow_fields
         whole, cut = math.prod(self.spec.resize) * pixel, self.spec.size**2 * pixel
-        ahead = cpu_pipeline.PREFETCH
+        ahead = self.prefetch
         return self.batch_size * ((2 * ahead + 1) * whole + (ahead + 1) * cut)
 
     def next(self, share: Share, clips: Sequence[Clip]) -> Received:
@@ -152,7 +153,7 @@ class Feed:
 
     def _build(self, share: Share, scratch: Path) -> "Pipeline":
         arguments = (self.spec, self.known, share, scratch)
-        size = (self.batch_size, self.workers)
+        size = (self.batch_size, self.workers, self.prefetch)
         if self.flow == "stored":
             images = FetchImages(cast(FrameFolders, self.source), *arguments)
             if self.device.type == "cuda":

@@ -25,6 +25,7 @@ def video_pipeline(
     fetch: FetchEncoded,
     batch_size: int,
     workers: int,
+    prefetch: int,
     device_id: int | None,
     flow_grid: int | None = None,
     device: Device = "mixed",
@@ -43,6 +44,7 @@ def video_pipeline(
         encoded, first, on_cpu, size, small, fitted, crop, flip, mask, report, reason = source(
             fetch,
             workers,
+            prefetch,
             [
                 (types.UINT8, ""),
                 (types.INT32, ""),
@@ -76,12 +78,12 @@ def video_pipeline(
         batch_size=batch_size,
         num_threads=max(1, workers),
         device_id=device_id,
-        **worker_arguments(workers),
+        **worker_arguments(workers, prefetch),
     )
 
 
 def image_pipeline(
-    fetch: FetchImages, batch_size: int, workers: int, device_id: int | None
+    fetch: FetchImages, batch_size: int, workers: int, prefetch: int, device_id: int | None
 ) -> "Pipeline":
     """Frame folders, one frame a sample, as `cpu_pipeline.image_pipeline`."""
     from nvidia.dali import Pipeline
@@ -90,10 +92,10 @@ def image_pipeline(
         batch_size=batch_size * fetch.spec.clip_len,
         num_threads=max(1, workers),
         device_id=device_id,
-        **worker_arguments(min(workers, 1)),
+        **worker_arguments(min(workers, 1), prefetch),
     )
     with pipeline:
-        pipeline.set_outputs(*image_graph(fetch, workers, "mixed"))
+        pipeline.set_outputs(*image_graph(fetch, workers, prefetch, "mixed"))
     return pipeline
 
 

@@ -61,7 +61,8 @@ class ClipLoader:
     neither labels nor flow, for those who want frames only: `flow` has no field, `labels` are 0.
     sampling: random (training) | even (evaluation: in order, centre crop, no flip).
     device: None is the GPU if there is one. rank takes every world_size-th slot of the stream.
-    num_workers: decoding processes; 0 decodes in this one. stall_seconds: after so long without
+    num_workers: decoding processes; 0 decodes in this one. prefetch: batches prepared ahead.
+    stall_seconds: after so long without
     a batch LoaderStopped is raised. on_skip: called with each `Skip`; what it raises comes out.
 
     Raises ValueError on arguments that cannot work, NothingUsable if no video can be used.
@@ -91,13 +92,14 @@ class ClipLoader:
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 2,
+        prefetch: int = 2,
         stall_seconds: float = 300.0,
         on_skip: Callable[[Skip], None] | None = None,
     ) -> None:
-        if batch_size < 1 or num_workers < 0:
+        if batch_size < 1 or num_workers < 0 or prefetch < 1:
             raise ValueError(
-                "batch_size must be at least 1 and num_workers at least 0, "
-                f"got {batch_size} and {num_workers}"
+                "batch_size and prefetch must be at least 1 and num_workers at least 0, "
+                f"got {batch_size}, {prefetch} and {num_workers}"
             )
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in 0..{world_size - 1}, got {rank}")
@@ -130,6 +132,7 @@ class ClipLoader:
             self.device,
             batch_size,
             num_workers,
+            prefetch,
             stall_seconds,
         )
         self._examine()

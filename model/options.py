@@ -84,6 +84,8 @@ def _parser(flow_choices: Sequence[str]) -> argparse.ArgumentParser:
         help="share of the videos held out to measure accuracy on, 0 to below 1")
     group.add_argument("--num_workers", type=whole(0), default=2, metavar="N",
         help="decoding processes of each training process; 0 decodes in that itself")
+    group.add_argument("--prefetch", type=whole(1), default=2, metavar="BATCHES",
+        help="batches to prepare ahead: more take memory and bridge longer stalls")
     group.add_argument("--on-bad-file", choices=("skip", "stop"), default="skip",
         help="leave a bad file out and report it, or end the run")
 
@@ -173,7 +175,8 @@ def _flags(text: str) -> tuple[int, ...]:
 # same is the loader's to check: they may have moved.
 _FREE = {
     *("videos", "data_list", "rgb_prefix", "flow_x_prefix", "flow_y_prefix", "on_bad_file"),
-    *("bs", "epoch_num", "steps", "device", "precision", "compile", "sync_bn", "num_workers"),
+    *("bs", "epoch_num", "steps", "device", "precision", "compile", "sync_bn"),
+    *("num_workers", "prefetch"),
     *("model_save_dir", "log_dir", "max_save_num", "save_minutes", "resume"),
 }
 

@@ -42,7 +42,7 @@ def encoded(folder: Path, scratch: Path, spec: ClipSpec | None = None) -> FetchE
 @pytest.mark.parametrize("grid", [None, 1, 4])
 def test_video_graph_serialises(videos: Path, tmp_path: Path, grid: int | None) -> None:
     fetch = encoded(videos, tmp_path, ClipSpec(rule="reference"))
-    graph = gpu_pipeline.video_pipeline(fetch, 4, 2, None, grid).serialize()
+    graph = gpu_pipeline.video_pipeline(fetch, 4, 2, 2, None, grid).serialize()
     assert b"VideoDecoder" in graph or b"decoders__Video" in graph
     assert (b"OpticalFlow" in graph) == (grid is not None)
     assert b"mixed" in graph
@@ -53,7 +53,7 @@ def test_image_graph_serialises(real_data: Path, tmp_path: Path) -> None:
     source = FrameFolders.found(frames / "rgb", frames / "flow/u", frames / "flow/v")
     known = Survey.unknown(len(source))
     fetch = FetchImages(source, ClipSpec(), known, Share(0, 1), tmp_path)
-    assert b"mixed" in gpu_pipeline.image_pipeline(fetch, 4, 2, None).serialize()
+    assert b"mixed" in gpu_pipeline.image_pipeline(fetch, 4, 2, 2, None).serialize()
 
 
 def stub_tvl1(frames, crops, flips, resize, size) -> torch.Tensor:  # type: ignore[no-untyped-def]
@@ -68,8 +68,8 @@ def stub_tvl1(frames, crops, flips, resize, size) -> torch.Tensor:  # type: igno
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph of a GPU on a CPU: NVDEC's place is taken by DALI's own VP9 and MJPEG."""
 
-    def on_cpu(fetch, batch_size, workers, device_id, grid):  # type: ignore[no-untyped-def]
-        return gpu_video_pipeline(fetch, batch_size, workers, None, grid, "cpu")
+    def on_cpu(fetch, batch_size, workers, prefetch, device_id, grid):  # type: ignore[no-untyped-def]
+        return gpu_video_pipeline(fetch, batch_size, workers, prefetch, None, grid, "cpu")
 
     gpu_video_pipeline = gpu_pipeline.video_pipeline
     monkeypatch.setattr(gpu_pipeline, "video_pipeline", on_cpu)
@@ -132,7 +132,7 @@ def test_a_codec_that_the_gpu_refuses_is_decoded_by_workers(
     monkeypatch.setattr(feed, "Running", Refusing)
     source = VideoFiles.found(videos)
     clips = Feed(
-        source, ClipSpec(), Survey.unknown(4), "tvl1", torch.device("cpu"), 2, 0, stall_seconds=9
+        source, ClipSpec(), Survey.unknown(4), "tvl1", torch.device("cpu"), 2, 0, 2, stall_seconds=9
     )
     with pytest.raises(feed.LoaderStopped, match=r"stopped; the batch: .*a\.webm"):
         clips.next(Share(0, 1), [clip_at(n, 4, ClipSpec()) for n in range(4)])

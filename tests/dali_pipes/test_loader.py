@@ -1,7 +1,9 @@
 """The loader against a plain restatement: decode from frame 0, resize, flow, crop, flip, label."""
 
+import time
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -203,6 +205,40 @@ def test_ranks_share_the_stream(rendered: Path) -> None:
         assert torch.equal(both.labels[1::2], second.labels)
 
 
+class Counting(Synthetic):
+    """Says how many clips it was asked for."""
+
+    read = 0
+
+    def read_clip(self, *arguments: Any) -> Any:
+        type(self).read += 1
+        return super().read_clip(*arguments)
+
+
+@pytest.mark.parametrize("prefetch", [1, 3])
+def test_so_many_batches_are_prepared_ahead(prefetch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counting, "read", 0)
+    options = {**SMALL, "flow": "dis", "batch_size": 2}
+    loader = ClipLoader(Counting.make(6, 20, (48, 64)), prefetch=prefetch, **options)
+    usual = ClipLoader(Synthetic.make(6, 20, (48, 64)), **options)
+    for batches in range(1, 4):
+        assert same(loader.next_batch(), usual.next_batch())
+        wanted = 2 * (batches + prefetch)
+        while Counting.read < wanted:  # else the test's time limit ends it
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert Counting.read == wanted
+
+
+def test_memory_follows_what_is_prepared_ahead(rendered: Path) -> None:
+    def mib(prefetch: int) -> int:
+        text = ClipLoader(rendered, prefetch=prefetch, batch_size=64).describe()
+        return int(text.split("\nmemory")[1].split()[0])
+
+    assert mib(4) - mib(2) == pytest.approx(mib(6) - mib(4), abs=2)
+    assert mib(4) > 1.5 * mib(2)
+
+
 def test_state_continues_the_stream(rendered: Path) -> None:
     loader = ClipLoader(rendered, batch_size=4, **SMALL)
     stream(loader, 1)
@@ -335,6 +371,7 @@ def test_true_counts_enter_the_index(real_data: Path, tmp_path: Path) -> None:
     ("given", "words"),
     [
         ({"batch_size": 0}, "batch_size"),
+        ({"prefetch": 0}, "prefetch"),
         ({"rank": 2, "world_size": 2}, "rank must lie in 0..1"),
         ({"device": "cuda:7"}, "device cuda:7 is not there"),
         ({"rule": "new"}, "corrected, reference"),
