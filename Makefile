@@ -20,7 +20,7 @@ STAMP := $(VENV)/installed-$(EXTRA)
 OTHER := $(filter-out $(STAMP),$(wildcard $(VENV)/installed-*))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv samples train test test-gpu battery soak lint types clean
+.PHONY: help venv samples train bench evidence test test-gpu battery soak lint types clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -46,6 +46,12 @@ samples: venv ## render the sample videos into samples/
 
 train: samples ## train on the sample videos for a few minutes
 	$(BIN)/python train.py --videos samples $(TRAIN_FLAGS)
+
+bench: samples ## measure what limits this machine, beside other loaders
+	$(BIN)/python -m benchmarks $(BENCH_FLAGS)
+
+evidence: venv ## train and judge networks on sample videos: does pre-training help?
+	$(BIN)/python -m benchmarks.evidence
 
 test: venv ## run every test
 	$(BIN)/python -m pytest

@@ -24,6 +24,7 @@ from dali_pipes.prepare.work import BadInput
 
 Split = Literal["train", "test"]
 Field = NDArray[np.float32]
+Picture = NDArray[np.uint8]
 
 HEIGHT, WIDTH = 240, 320
 FRAMES = (60, 90)  # a video's length lies between these
@@ -185,8 +186,13 @@ def _colour(rng: np.random.Generator, split: Split) -> NDArray[np.float32]:
     return 255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0]
 
 
-def write_sample(path: Path, motion: str, number: int, split: Split, seed: int) -> None:
-    """Render one video: H.264 if `path` ends in .mp4, MPEG-4 otherwise, with B-frames."""
+def write_sample(
+    path: Path, motion: str, number: int, split: Split, seed: int, height: int = HEIGHT
+) -> None:
+    """Render one video: H.264 if `path` ends in .mp4, MPEG-4 otherwise, with B-frames.
+
+    `height` px, the width in proportion: all of it, motion too, is made smaller.
+    """
     cv2.setNumThreads(1)  # one process a core already
     # The bytes, too, are to depend on the arguments only: one encoder thread, and no look ahead,
     # by which x264 writes other bytes from run to run.
@@ -195,10 +201,18 @@ def write_sample(path: Path, motion: str, number: int, split: Split, seed: int) 
         options["x264-params"] = "b-adapt=0:mbtree=0:rc-lookahead=0"
     else:
         codec, options = "mpeg4", {"b": "3000000", "threads": "1"}
-    write_video(path, render(motion, number, split, seed), codec, options=options)
+    size = (height * WIDTH // HEIGHT, height)
+    frames = render(motion, number, split, seed)
+    if height != HEIGHT:
+        frames = (
+            cast(Picture, cv2.resize(frame, size, interpolation=cv2.INTER_AREA)) for frame in frames
+        )
+    write_video(path, frames, codec, options=options)
 
 
-def write_samples(out: Path, videos_per_class: int, split: Split, seed: int) -> int:
+def write_samples(
+    out: Path, videos_per_class: int, split: Split, seed: int, height: int = HEIGHT
+) -> int:
     """Render `videos_per_class` videos a class into `out`/<motion>/, on all cores; their number.
 
     Every other video is H.264 in mp4, the rest MPEG-4 in AVI, both with B-frames. `out` appears
@@ -213,7 +227,7 @@ def write_samples(out: Path, videos_per_class: int, split: Split, seed: int) -> 
         (unfinished / motion).mkdir(parents=True)
         for number in range(videos_per_class):
             name = f"{motion}_{number:03}.{'avi' if number % 2 else 'mp4'}"
-            jobs.append((unfinished / motion / name, motion, number, split, seed))
+            jobs.append((unfinished / motion / name, motion, number, split, seed, height))
     workers = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         list(pool.map(write_sample, *zip(*jobs, strict=True)))

@@ -35,7 +35,7 @@ def test_a_run_leaves_the_same_figures_as_text_json_page_and_row(
     by_stage = {one["stage"]: one for one in row["results"] if one["section"] == "stage"}
     path = {stages.DECODE, stages.RESIZE, stages.DIS, "labels, corrected", "training step"}
     assert path <= set(by_stage)
-    assert 0 < by_stage["training step"]["percent_of_ceiling"]
+    assert by_stage["training step"]["percent_of_ceiling"] > 0
     loaders = {one["input"]: one for one in row["results"] if one["section"] == "loader"}
     assert set(loaders) == {"videos", "JPEG folders"}
     assert loaders["JPEG folders"]["flow"] == "stored"
