@@ -31,6 +31,7 @@ from dali_pipes.running import LoaderStopped
 from dali_pipes.sources import open_source, split
 from kernels.difficulty import motion_confidence
 from kernels.label_schema import NAMES
+from kernels.stages import nvtx_range
 from model import BACKBONES, checkpoint, curriculum
 from model.distributed import NoDevice, Ranks, joined
 from model.heads import HEADS, StatisticsNet
@@ -251,6 +252,7 @@ def train(run: Run, stop: list[str]) -> None:
         began = time.perf_counter()
         batch = next_batch(run.loader, stop)
         waited = time.perf_counter() - began
+        loaded = 0 if batch is None else len(batch)
         if args.curriculum and batch is not None:
             batch = clear_clips(run, batch)
 
@@ -274,13 +276,17 @@ def train(run: Run, stop: list[str]) -> None:
         else:
             slots_unused = 0
             lr = run.optimizer.param_groups[0]["lr"]
+            step_began = time.perf_counter()
             result = train_step(run, batch, clips)
+            step_seconds = time.perf_counter() - step_began
             if result.taken:
                 bad_steps = 0
                 run.step += 1
                 losses = (result.motion_loss, result.app_loss, result.label_errors)
                 seconds = time.perf_counter() - began
-                report.step(Step(run.step, epoch + 1, *losses, lr, clips, seconds, waited))
+                stages = run.loader.seconds_a_clip | {"step": step_seconds / loaded}
+                ms = {stage: 1000 * a_clip for stage, a_clip in stages.items()}
+                report.step(Step(run.step, epoch + 1, *losses, lr, clips, seconds, waited, ms))
                 if ranks.first and time.monotonic() - pictured_at >= PICTURE_SECONDS:
                     report.picture("clip", picture(run, batch, result.predicted), run.step)
                     pictured_at = time.monotonic()
@@ -297,6 +303,7 @@ def train(run: Run, stop: list[str]) -> None:
             save(run, run.loader.state_dict())
             saved_at = time.monotonic()
 
+    report.stages(args.num_workers)
     report.say(f"run folder   {report.folder}")
     report.say(f"TensorBoard  tensorboard --logdir {args.log_dir}")
     report.say(f"checkpoint   {run.saved}")
@@ -338,12 +345,14 @@ def train_step(run: Run, batch: ClipBatch, clips: int) -> Result:
 
     Where loss or gradient are not finite, the network is left as it was.
     """
+    device = run.ranks.device
     buffers = [(buffer, buffer.clone()) for buffer in run.net.buffers()]
-    with run.precision.autocast():
+    with nvtx_range("forward", device), run.precision.autocast():
         motion, app = run.parallel(batch.frames)  # [N,M], [N,A]
     motion_loss, app_loss = run.loss(motion, app, batch.labels, clips)
     # Every process has its share of the loss, a sum; gradients are averaged over the processes.
-    run.scaler.scale((motion_loss + app_loss) * run.ranks.world_size).backward()
+    with nvtx_range("backward", device):
+        run.scaler.scale((motion_loss + app_loss) * run.ranks.world_size).backward()
     run.scaler.unscale_(run.optimizer)
     norm = nn.utils.get_total_norm(p.grad for p in run.net.parameters() if p.grad is not None)
 
@@ -355,7 +364,8 @@ def train_step(run: Run, batch: ClipBatch, clips: int) -> Result:
     finite = isfinite(motion_value + app_value)
     taken = finite and isfinite(norm)  # the same in all processes
     if taken:
-        run.scaler.step(run.optimizer)
+        with nvtx_range("optimizer", device):
+            run.scaler.step(run.optimizer)
     else:
         for buffer, before in buffers:
             buffer.copy_(before)

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dali_pipes import cpu_pipeline, gpu_pipeline
@@ -22,6 +25,7 @@ from dali_pipes.flow import NO_FLOW
 from dali_pipes.index import Survey
 from dali_pipes.running import LoaderStopped, Running
 from dali_pipes.sources import FrameFolders, Source, VideoFiles
+from kernels.stages import Clock, nvtx_range
 
 if TYPE_CHECKING:
     from nvidia.dali import Pipeline
@@ -43,6 +47,7 @@ class Received:
     frames: Tensor  # uint8 [G,T,S,S,3]
     flow: Tensor  # uint8 [G,F,S,S,2]
     bad: dict[int, BadVideo]  # by place
+    seconds: dict[str, float]  # waiting for it, and of all workers together, by stage
 
 
 @dataclass
@@ -60,6 +65,7 @@ class Feed:
     stall_seconds: float
 
     def __post_init__(self) -> None:
+        self.clock = Clock(self.device)
         self._codecs: tuple[str, ...] = GPU_CODECS
         self._running: Running | None = None
         self._lent: list[Tensor] = []  # DALI's memory, as tensors, of the last batch
@@ -87,7 +93,10 @@ class Feed:
 
     def next(self, share: Share, clips: Sequence[Clip]) -> Received:
         """The next batch: `clips`, whose slots begin `share`. Raises LoaderStopped."""
-        outputs = self._run(share, clips)
+        began = time.perf_counter()
+        with nvtx_range("waiting", self.device):
+            outputs = self._run(share, clips)
+        waited = time.perf_counter() - began
         self._keep_until_read()
         samples = self.spec.clip_len if self.flow == "stored" else 1  # of a clip
         reports = outputs[2].as_array()[::samples]
@@ -116,6 +125,7 @@ class Feed:
             frames.to(self.device),
             flow.to(self.device),
             bad,
+            {"waiting": waited, **self._worker_seconds(reports)},
         )
 
     def close(self) -> None:
@@ -123,6 +133,15 @@ class Feed:
         if self._running is not None:
             self._running.close()
             self._running = None
+
+    def _worker_seconds(self, reports: NDArray[np.int64]) -> dict[str, float]:
+        """What workers took for the stages that are theirs; DALI does not tell what it takes."""
+        decode, flow = (reports[:, 2:].sum(axis=0) / 1e9).tolist()
+        by_dali = self.flow == "stored" or (
+            self.flow in GPU_FLOW and isinstance(self.source, VideoFiles)
+        )
+        seconds = {} if by_dali else {"decode": decode}
+        return seconds | ({"flow": flow} if self.flow == "dis" else {})
 
     def _run(self, share: Share, clips: Sequence[Clip]) -> Any:
         while True:
@@ -182,13 +201,14 @@ class Feed:
         if not clips:
             shape = (0, spec.flow_fields, spec.size, spec.size, 2)
             return torch.empty(shape, dtype=torch.uint8, device=self.device)
-        flow = tvl1_crops(
-            [self._borrow(output[place]) for place, _ in clips],
-            [clip.crop for _, clip in clips],
-            [clip.flip for _, clip in clips],
-            spec.resize,
-            spec.size,
-        )
+        with self.clock.stage("flow", len(clips)):
+            flow = tvl1_crops(
+                [self._borrow(output[place]) for place, _ in clips],
+                [clip.crop for _, clip in clips],
+                [clip.flip for _, clip in clips],
+                spec.resize,
+                spec.size,
+            )
         return cast(Tensor, flow)
 
     def _borrow(self, tensor: Any) -> Tensor:

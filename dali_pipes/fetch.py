@@ -45,7 +45,8 @@ class Fetch:
     """What all fetches share: which clip a slot is, where it starts, and how failures come back.
 
     Every sample is (arrays of the kind ..., crop int32 [2], flip int32, flow mask uint8
-    [1,1,1,2], report int64 [2] = (slot, start frame), reason uint8 [n], empty if all is well).
+    [1,1,1,2], report int64 [4] = (slot, start frame, ns opening and decoding, ns at flow), reason
+    uint8 [n], empty if all is well).
     """
 
     def __init__(
@@ -69,13 +70,14 @@ class Fetch:
             reason = os.fsencode("\0".join((error.path, error.stage, error.reason)))
         finally:
             self.trace.write("", "")
+        spent = self.trace.spent_ns
         return (
             *arrays,
             np.array(clip.crop, np.int32),
             np.array(clip.flip, np.int32),
             # Mirrored, motion to the right becomes motion to the left: 255 - q is q ^ 255.
             np.array([[[[255 * clip.flip, 0]]]], np.uint8),
-            np.array([slot, start], np.int64),
+            np.array([slot, start, spent["open"] + spent["decode"], spent["flow"]], np.int64),
             np.frombuffer(reason, np.uint8),
         )
 

@@ -117,6 +117,9 @@ class ClipLoader:
         self.num_workers, self.stall_seconds = num_workers, stall_seconds
         self.skipped: list[Skip] = []
         self.consumed = 0  # slots of the stream that training has had, on all ranks together
+        # Of the last batch, by stage, where known: waiting, decode, flow, labels; see
+        # docs/loading.md. On a GPU, labels and TV-L1 are those of the last batch it has done.
+        self.seconds_a_clip: dict[str, float] = {}
         self._on_skip = on_skip
         self._reported: set[str] = set()
         self._barren = 0  # slots since the last usable clip
@@ -181,10 +184,13 @@ class ClipLoader:
         if self._barren >= self.clips_per_epoch:
             raise NothingUsable(self._nothing())
         clips = [clips[place] for place in got.good]
+        labels = self._labels(got.frames, got.flow)
+        of_workers = {name: total / max(1, len(clips)) for name, total in got.seconds.items()}
+        self.seconds_a_clip = of_workers | self._feed.clock.seconds_a_clip()
         return ClipBatch(
             got.frames,
             got.flow,
-            self._labels(got.frames, got.flow),
+            labels,
             self._tensor([clip.video for clip in clips]),
             self._tensor(got.starts),
             self._tensor([clip.crop for clip in clips]).reshape(-1, 2),
@@ -194,7 +200,8 @@ class ClipLoader:
     def _labels(self, frames: Tensor, flow: Tensor) -> Tensor:
         if self.flow == NO_FLOW:
             return torch.zeros(len(frames), len(LABELS), dtype=torch.int64, device=self.device)
-        return clip_labels(frames, flow, self.spec.rule)
+        with self._feed.clock.stage("labels", len(frames)):
+            return clip_labels(frames, flow, self.spec.rule)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch; nothing happens if the stream is already in it."""
@@ -238,7 +245,7 @@ class ClipLoader:
             found[1:] = [f"{bad} unusable", f"{unopened} not opened yet: workers will"]
         workers = self.num_workers
         lines = [
-            ("device", f"{self.device} ({self._device_reason})"),
+            ("device", f"{self.device}{self._device_reason and f' ({self._device_reason})'}"),
             ("source", f"{self.source.name}: {', '.join(found)}"),
             ("decoder", self._feed.decoder),
             ("flow", f"{self.flow} ({self._flow_reason})"),
@@ -309,14 +316,14 @@ _SHOWN_SKIPS = 20
 
 
 def _device(device: torch.device | str | None) -> tuple[torch.device, str]:
-    """(the device, why). Raises ValueError if it is not there."""
+    """(the device, which or why; empty: the caller knows). Raises ValueError if it is not there."""
     if device is None:
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device()), torch.cuda.get_device_name()
         return torch.device("cpu"), "no NVIDIA GPU found"
     device = torch.device(device)
     if device.type == "cpu":
-        return device, "asked for"
+        return device, ""
     if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {device} is not there; {torch.cuda.device_count()} GPUs found")
     return torch.device("cuda", device.index or 0), torch.cuda.get_device_name(device)

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+
+from model.stages import Stages
 
 LINE_SECONDS = 5.0  # between two lines where there is no progress bar
 ERROR_STEPS = 10  # per-label errors are averaged over so many steps
@@ -43,6 +45,7 @@ class Step:
     clips: int  # on all processes
     seconds: float
     seconds_waiting: float  # of these, for data
+    ms_a_clip: Mapping[str, float]  # of each stage that is known, on rank 0
 
 
 class Report:
@@ -57,6 +60,7 @@ class Report:
         self._total = total
         self._last_line = 0.0
         self._errors: list[Sequence[float]] = []
+        self._stages = Stages()
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,8 +93,10 @@ class Report:
             "lr": step.lr,
             "clips_per_second": clips_per_second,
             "share_waiting_for_data": waiting,
+            **{f"ms_a_clip/{stage}": ms for stage, ms in step.ms_a_clip.items()},
         }.items():
             self._writer.add_scalar(tag, value, step.number)
+        self._stages.add(step.ms_a_clip)
         self._errors.append(step.label_errors)
         if step.number == 1 or step.number % ERROR_STEPS == 0:
             self.labels("label_error", np.mean(self._errors, axis=0), step.number)
@@ -106,6 +112,11 @@ class Report:
                 f"(motion {step.motion_loss:.4f}, appearance {step.app_loss:.4f})  "
                 f"lr {step.lr:.3g}  {clips_per_second:.1f} clips/s  {waiting:.0%} waiting for data"
             )
+
+    def stages(self, workers: int) -> None:
+        """What bounded the run, in a line."""
+        if summary := self._stages.summary(workers):
+            self.say(f"stages       {summary}")
 
     def labels(self, tag: str, values: Iterable[float], step: int) -> None:
         """A value for each learned label."""

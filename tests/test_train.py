@@ -6,6 +6,7 @@ Most tests run `train.main` in this process on synthetic clips, with a C3D of wi
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,6 +135,34 @@ def test_published_tags_from_step_one_and_weights_in_the_losses(run: Train, tmp_
     assert {f"label_error/{name}" for name in NAMES} < set(tags["scalars"])
     assert {"lr", "clips_per_second", "share_waiting_for_data"} < set(tags["scalars"])
     assert tags["images"] == ["clip"]
+
+
+def test_times_of_the_stages_are_in_every_step_and_summed_up(
+    run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = train.train_step
+
+    def slow(*arguments: object) -> object:
+        time.sleep(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(train, "train_step", slow)
+    assert run("--steps 5 --bs 4 --curriculum 0.5 --device cpu") == 0
+    found = events(tmp_path / "a")
+    names = {tag for tag in found.Tags()["scalars"] if tag.startswith("ms_a_clip/")}
+    stages = {tag: [event.value for event in found.Scalars(tag)] for tag in names}
+    assert {tag.split("/")[1] for tag in names} == {"waiting", "decode", "flow", "labels", "step"}
+    assert all(len(values) == 5 and min(values) > 0 for values in stages.values())
+    # 4 clips were loaded, however many of them the curriculum takes.
+    assert all(250 <= value < 1000 for value in stages["ms_a_clip/step"])
+    out = capsys.readouterr().out
+    means = ", ".join(
+        f"{stage} {np.mean(stages[f'ms_a_clip/{stage}'][3:]):.1f}"
+        for stage in ("waiting", "decode", "flow", "labels", "step")
+    )
+    assert f"stages       {means} ms a clip; 0 workers; bound by " in out
+    assert "on cpu (asked for)\n" in out
+    assert "device   cpu\n" in out  # the reason is told once, where it is known
 
 
 def test_biases_learn_at_twice_the_rate(run: Train, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,7 @@ def test_video_graph_gives_the_clips_of_the_cpu_form(videos: Path) -> None:
                 shifted = (batch.frames[n, 1:].float() - same.frames[n, :-1].float()).abs()
                 assert shifted.mean() > 3 * difference.mean(), "frames are off by one"
             assert batch.flow[n, 0, 0, 0, 1] == top + left
+        assert set(loader.seconds_a_clip) == {"waiting", "flow", "labels"}  # DALI decodes
     assert [Path(skip.path).name for skip in loader.skipped] == ["e.mp4"]
 
 
