@@ -2,7 +2,6 @@
 
     python -m benchmarks                                    on the sample videos
     python -m benchmarks --videos DIR --published CLONE     yours, beside the authors' code
-    python -m benchmarks --videos DIR --tune                and which flags suit this machine
 
 Prints a report, writes it as text, JSON and a page with plots below --out, and appends a row with
 machine, versions, commit and command to benchmarks/results/report.jsonl. Inputs are verified
@@ -77,8 +76,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="videos to measure on (default: the sample videos, rendered if need be)")
     parser.add_argument("--published", type=Path, metavar="CLONE",
         help="a clone of the authors' code (laura-wang/video_repres_sts), driven unchanged")
-    parser.add_argument("--tune", action="store_true",
-        help="find workers, prefetch depth and batch for this machine, and print the flags")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART",
         help=f"parts of the report: {', '.join(PARTS)} (default: all)")
     parser.add_argument("--model", choices=tuple(BACKBONES), default="c3d", help="backbone")
@@ -142,15 +139,8 @@ def measure(args: argparse.Namespace) -> Report:
         from benchmarks.growth import bends, growth
 
         say("growth")
-        report.rows += growth(videos, args.seconds, args.width)
+        report.rows += growth(videos, device, args.seconds)
         report.findings += bends(report.rows)
-    if args.tune:
-        from benchmarks.tune import tune
-
-        say("tuning")
-        rows, flags = tune(given, args.seconds, args.width)
-        report.rows += rows
-        report.findings.append(f"flags for this machine: {flags}")
     return report
 
 

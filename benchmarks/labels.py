@@ -10,27 +10,21 @@ SciPy), unchanged, on the same arrays, and gives the ratio per core.
 """
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from benchmarks import timing
+from benchmarks.published import label_call
+from benchmarks.rivals import Array, Row, compare, threads
 from benchmarks.torch_labels import torch_labels
 from kernels import flow_code
 from kernels.cpu_labels import cores
-from kernels.label_schema import NAMES, RULES, Rule, flow_fields
+from kernels.label_schema import RULES, Rule, flow_fields
 from kernels.labels import clip_labels
-
-Row = dict[str, Any]
-Array = NDArray[Any]
 
 CLIP_LEN, SIZE = 16, 112
 GPU_CLIPS = 256  # together larger than any GPU's cache, so that each batch comes from memory
@@ -113,26 +107,6 @@ def inputs(flow: Array, rule: Rule) -> Iterator[tuple[str, Array]]:
     yield "float32", fields.astype(np.float32)
 
 
-def compare(who: str, labels: Any, expected: Array) -> None:
-    different = np.argwhere(np.asarray(torch.as_tensor(labels).cpu()) != expected)
-    if len(different):
-        named = ", ".join(f"clip {n} {NAMES[column]}" for n, column in different[:10])
-        sys.exit(f"{who}: {len(different)} labels differ from the CPU backend's: {named}")
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Restrict this process to `count` cores, and torch to as many threads."""
-    allowed, before = os.sched_getaffinity(0), torch.get_num_threads()
-    os.sched_setaffinity(0, sorted(allowed)[:count])
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
-        torch.set_num_threads(before)
-
-
 def on_cpu(frames: Array, flow: Array, seconds: float) -> list[Row]:
     """The CPU backend under both rules, and plain torch, by number of threads."""
     counts = sorted({1, *(2**i for i in range(1, 8) if 2**i < cores()), cores()})
@@ -204,29 +178,12 @@ def published(folder: Path, frames: Array, flow: Array, results: list[Row]) -> l
 
     Exits where their labels are not those of rule `reference`.
     """
-    sys.path.insert(0, str(folder))
-    from sts import generate_app_label, generate_motion_label
-
-    flow_px = flow_code.decode(flow)
-    samples = [
-        {
-            "rgb_clip": clip[..., ::-1].transpose(3, 0, 1, 2),  # BGR, channels first
-            "u_flow": np.ascontiguousarray(flow_px[n, ..., 0]),
-            "v_flow": np.ascontiguousarray(flow_px[n, ..., 1]),
-        }
-        for n, clip in enumerate(frames[:8])
-    ]
-
-    def label() -> Array:
-        for sample in samples:
-            generate_motion_label.motion_statistics((1, 1, 1, 1), sample)
-            generate_app_label.app_statistics((1, 1, 1, 1), sample)
-        return np.array([[*s["motion_label"], *s["app_label"]] for s in samples])
-
+    frames, flow = frames[:8], flow[:8]
+    label = label_call(folder, frames, flow)
     with threads(1):
-        compare("published code", label(), clip_labels(frames[:8], flow[:8], "reference"))
+        compare("published code", label(), clip_labels(frames, flow, "reference"))
         row = {"backend": "published", "rule": "reference", "flow": "float32", "threads": 1}
-        row |= measure(timing.timed, label, len(samples), 0)
+        row |= measure(timing.timed, label, len(frames), 0)
     for other in results:
         if other["backend"] == "cpu" and other["threads"] == 1:
             other["times_published"] = round(row["us_per_clip"] / other["us_per_clip"])

@@ -42,7 +42,7 @@ def whole(
     }
     try:
         times = timing.interleaved(
-            {name: partial(_clips, loader) for name, loader in loaders.items()},
+            {name: partial(clips_of, loader) for name, loader in loaders.items()},
             rounds=5,
             seconds=seconds,
         )
@@ -61,5 +61,6 @@ def whole(
     return rows
 
 
-def _clips(loader: ClipLoader) -> int:
+def clips_of(loader: ClipLoader) -> int:
+    """Take the next batch; how many clips it has."""
     return len(loader.next_batch())

@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -72,7 +72,7 @@ def timed(call: Callable[[], object], budget_seconds: float = 2.0, at_least: int
 
 
 def interleaved(
-    streams: dict[str, Callable[[], int]],
+    streams: Mapping[str, Callable[[], int]],
     rounds: int = 3,
     seconds: float = 2.0,
     drained: int = 4,
