@@ -10,7 +10,7 @@ SciPy), unchanged, on the same arrays, and gives the ratio per core.
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,14 +31,14 @@ GPU_CLIPS = 256  # together larger than any GPU's cache, so that each batch come
 GPU_BATCHES = (1, 4, 16, 32, 64, 128, 256)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--clips", type=Path, help="npz with real clips: frames, flow8 (16 fields)")
     parser.add_argument("--published", type=Path, help="a clone of the authors' code to compare")
     parser.add_argument("--batch", type=int, default=24, help="clips a call on the CPU")
     parser.add_argument("--seconds", type=float, default=2, help="to spend on each measurement")
     parser.add_argument("--results", type=Path, default=timing.RESULTS, help="folder of the row")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
 
     frames, flow = read_clips(options.clips) if options.clips else draw_clips(options.batch)
     frames, flow = (np.resize(array, (options.batch, *array.shape[1:])) for array in (frames, flow))
