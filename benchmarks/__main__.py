@@ -27,6 +27,7 @@ from dali_pipes.prepare.work import BadInput
 from kernels.cpu_labels import cores
 from model import BACKBONES
 from model.flags import Help, Parser, positive, whole
+from train import Stop
 
 Row = dict[str, Any]
 PARTS = ("stages", "loader", "training", "peers", "growth")
@@ -54,13 +55,15 @@ class Report:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:
+        if args.tune:
+            return tuned(args)
         report = measure(args)
-    except (ValueError, OSError, BadVideo, BadInput, NothingUsable) as error:
+    except (ValueError, OSError, BadVideo, BadInput, NothingUsable, Stop) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
     print("", report.text(), "", *report.findings, "", sep="\n")
-    for path in [*write(report, args.out), timing.record("report", report.rows, args.results)]:
-        print(path)
+    row = timing.record("report", report.rows, args.results, "benchmarks")
+    print(*write(report, args.out), row, sep="\n")
     return 0
 
 
@@ -76,6 +79,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="videos to measure on (default: the sample videos, rendered if need be)")
     parser.add_argument("--published", type=Path, metavar="CLONE",
         help="a clone of the authors' code (laura-wang/video_repres_sts), driven unchanged")
+    parser.add_argument("--tune", action="store_true",
+        help="no report: find the batch, workers and prefetch depth that train fastest here")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART",
         help=f"parts of the report: {', '.join(PARTS)} (default: all)")
     parser.add_argument("--model", choices=tuple(BACKBONES), default="c3d", help="backbone")
@@ -93,6 +98,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def tuned(args: argparse.Namespace) -> int:
+    """Print the flags of train.py that suit this machine, and from which figures they follow."""
+    from benchmarks.tune import tune
+
+    videos = inputs.few_videos(args.videos or inputs.sample_videos(), args.out)
+    network = ["--model", args.model, "--width", str(args.width)]
+    rows, flags = tune(videos, network, args.seconds)
+    print("", timing.table(rows), "", f"train.py {flags}", "", sep="\n")
+    print(timing.record("tune", rows, args.results, "benchmarks"))
+    return 0
+
+
 def measure(args: argparse.Namespace) -> Report:
     """Raises ValueError, OSError, BadVideo or BadInput where the videos do not allow it."""
     from benchmarks import gpu_stages, stages  # DALI and OpenCV take a while to import
@@ -103,11 +120,12 @@ def measure(args: argparse.Namespace) -> Report:
     videos = inputs.few_videos(given, args.out)
     prepared = inputs.in_published_layout(videos, args.out)
 
+    network = ["--model", args.model, "--width", str(args.width), "--bs", str(args.bs)]
+
     if {"stages", "training"} & set(args.only):
         say("training step")
-        network = ["--model", args.model, "--width", str(args.width), "--bs", str(args.bs)]
-        network += ["--num_workers", str(cores())]
-        report.trained = training(["--videos", str(videos), *network], args.seconds)
+        flags = ["--videos", str(videos), *network, "--num_workers", str(cores())]
+        report.trained = training(flags, args.seconds)
         report.rows += report.trained.ceilings.rows() + report.trained.rows
     if "stages" in args.only:
         assert report.trained is not None
@@ -139,7 +157,7 @@ def measure(args: argparse.Namespace) -> Report:
         from benchmarks.growth import bends, growth
 
         say("growth")
-        report.rows += growth(videos, device, args.seconds)
+        report.rows += growth(videos, device, network, args.seconds)
         report.findings += bends(report.rows)
     return report
 

@@ -1,72 +1,210 @@
-"""How speed grows with the batch: labels and the whole loader, from one clip to 256."""
+"""How speed grows: with the batch, the size of clips, the number of ranks, the length of the list.
 
+A row's `by` names what grows, `at` how far it has. `bends` says where cost stops growing linearly.
+"""
+
+import math
+import os
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks import timing
 from benchmarks.inputs import some_clips
 from benchmarks.loaders import clips_of
 from dali_pipes import ClipLoader
+from dali_pipes.sources import VideoFiles
 from kernels.cpu_labels import cores
 from kernels.labels import clip_labels
+from model.stages import FIRST_STEPS
 
 Row = dict[str, Any]
+ROOT = Path(__file__).parents[1]
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-LEVEL = 1.1  # a clip costs no more than so many times the least: the cost is level
+SIZES = {112: (128, 171), 224: (256, 342)}  # side of the crop: frames before it
+RANKS = (1, 2, 4)
+LENGTHS = (100, 1_000, 10_000, 100_000, 240_000)
 CLIPS = 8  # that labels are measured on, repeated for larger batches
+TRAINED = {"cpu": 12, "cuda": 200}  # steps measured with one rank; more ranks share them
+LEVEL = 1.1  # costs within a tenth are the same
 
 
-def growth(videos: Path, device: torch.device, seconds: float) -> list[Row]:
-    """A row for each batch; a loader's batches end with the first that takes longer than 4 turns
-    of `seconds`."""
-    clips = some_clips(videos, CLIPS).batch
-    frames, flow = clips.frames.to(device), clips.flow.to(device)
-    rows = []
+def growth(videos: Path, device: torch.device, network: Sequence[str], seconds: float) -> list[Row]:
+    """A row for each point of each curve. `network`: flags of train.py."""
+    return [
+        *by_batch(videos, device, seconds),
+        *by_size(videos, device, seconds),
+        *by_ranks(videos, device, network),
+        *by_list_length(videos, device, seconds),
+    ]
+
+
+def by_batch(videos: Path, device: torch.device, seconds: float) -> Iterator[Row]:
+    """Labels, and the loader up to the batch that takes longer than 4 turns of `seconds`."""
+    labelled = _labelled(videos, device, seconds)
     for batch in BATCHES:
+        yield _row("labels", "batch", batch) | labelled(batch).per(batch)
+    for batch in BATCHES:
+        began = time.perf_counter()
+        timed = _loaded(seconds, videos, batch_size=batch, device=device)
+        yield _row("loader", "batch", batch) | timed.per(1)
+        if time.perf_counter() - began > 8 * seconds:
+            break
+
+
+def by_size(videos: Path, device: torch.device, seconds: float) -> Iterator[Row]:
+    for size, resize in SIZES.items():
+        clip: Row = {"size": size, "resize": resize}
+        labelled = _labelled(videos, device, seconds, **clip)
+        yield _row("labels", "size", size) | labelled(CLIPS).per(CLIPS)
+    for size, resize in SIZES.items():
+        timed = _loaded(seconds, videos, size=size, resize=resize, device=device)
+        yield _row("loader", "size", size) | timed.per(1)
+
+
+def by_ranks(videos: Path, device: torch.device, network: Sequence[str]) -> Iterator[Row]:
+    """Training as torchrun starts it: clips of all ranks together."""
+    most = torch.cuda.device_count() if device.type == "cuda" else max(RANKS)
+    for ranks in RANKS:
+        if ranks <= most:
+            steps = max(4, TRAINED[device.type] // ranks)
+            timed = _trained(videos, device, network, ranks, steps)
+            yield _row("training", "ranks", ranks) | timed.per(1)
+
+
+def by_list_length(videos: Path, device: torch.device, seconds: float) -> Iterator[Row]:
+    """Opening a list for the first time, per clip listed, and the loader once that is done.
+
+    The lists name links to the videos: as many files as lines.
+    """
+    paths = [os.path.relpath(path, videos) for path in VideoFiles.found(videos).paths]
+    with tempfile.TemporaryDirectory() as folder:
+        names = []
+        for copy in range(math.ceil(max(LENGTHS) / len(paths))):
+            Path(folder, str(copy)).symlink_to(videos.resolve())
+            names += [f"{copy}/{path} 1 {copy}" for path in paths]
+        opened, loaded = [], []
+        for length in LENGTHS:
+            data_list = Path(folder, f"{length}.list")
+            data_list.write_text("\n".join(names[:length]))
+            began = time.perf_counter()
+            _loader(data_list=data_list, device=device).close()
+            whole = time.perf_counter() - began
+            row = _row("opening a list", "list length", length)
+            row |= {"seconds": timing.digits(whole)}
+            row |= {"us_per_clip": timing.digits(1e6 * whole / length)}
+            opened.append(row)
+            timed = _loaded(seconds, data_list=data_list, device=device)
+            loaded.append(_row("loader", "list length", length) | timed.per(1))
+    yield from [*opened, *loaded]
+
+
+def _row(what: str, by: str, at: int) -> Row:
+    return {"section": "growth", "what": what, "by": by, "at": at}
+
+
+def _labelled(
+    videos: Path, device: torch.device, seconds: float, **clip: Any
+) -> Callable[[int], timing.Timing]:
+    """A function that times the labels of so many clips."""
+    clips = some_clips(videos, CLIPS, **clip).batch
+    frames, flow = clips.frames.to(device), clips.flow.to(device)
+    clock = timing.timed_on_gpu if device.type == "cuda" else timing.timed
+
+    def labelled(batch: int) -> timing.Timing:
         repeats = (-(-batch // CLIPS), 1, 1, 1, 1)
         many = frames.repeat(repeats)[:batch], flow.repeat(repeats)[:batch]
-        call = partial(clip_labels, *many)
-        on_gpu = device.type == "cuda"
-        clock = timing.timed_on_gpu if on_gpu else timing.timed
-        rows.append(_row("labels", batch) | clock(call, seconds / 4).per(batch))
-    for batch in BATCHES:
-        loader = ClipLoader(videos, batch_size=batch, num_workers=cores(), device=device)
-        try:
-            loader.next_batch()
-            began = time.perf_counter()
-            streams = {"loader": partial(clips_of, loader)}
-            timed = timing.interleaved(streams, 3, seconds / 2, drained=2)["loader"]
-        finally:
-            loader.close()
-        rows.append(_row("loader", batch) | timed.per(1))
-        if time.perf_counter() - began > 4 * seconds:
-            break
-    return rows
+        return clock(partial(clip_labels, *many), seconds / 4)
+
+    return labelled
 
 
-def _row(what: str, batch: int) -> Row:
-    return {"section": "growth", "what": what, "batch": batch}
+def _loader(*source: Path, **arguments: Any) -> ClipLoader:
+    return ClipLoader(*source, **{"num_workers": cores()} | arguments)
 
 
-def bends(rows: list[Row]) -> list[str]:
-    """For each curve: from which batch on a clip costs no more than a tenth above the least."""
-    found = []
-    curves = [row for row in rows if row["section"] == "growth"]
-    for what in dict.fromkeys(row["what"] for row in curves):
-        points = [row for row in curves if row["what"] == what]
-        least = min(row["us_per_clip"] for row in points)
-        level = [row["us_per_clip"] <= LEVEL * least for row in points]
-        first = next(i for i in range(len(points)) if all(level[i:])) if level[-1] else None
-        last = points[-1]["batch"]
-        if first is None:
-            best = next(row["batch"] for row in points if row["us_per_clip"] == least)
-            found.append(f"{what}: cheapest at batch {best}; a clip costs more up to {last}")
-        else:
-            found.append(
-                f"{what}: a clip costs the same from batch {points[first]['batch']} to {last}"
-            )
-    return found
+def _loaded(seconds: float, *source: Path, **arguments: Any) -> timing.Timing:
+    loader = _loader(*source, **arguments)
+    try:
+        loader.next_batch()
+        streams = {"loader": partial(clips_of, loader)}
+        return timing.interleaved(streams, 3, seconds / 2, drained=2)["loader"]
+    finally:
+        loader.close()
+
+
+def _trained(
+    videos: Path, device: torch.device, network: Sequence[str], ranks: int, steps: int
+) -> timing.Timing:
+    """Seconds a clip of training on `ranks` processes, from what the run logs of every step."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        words += [f"--nproc-per-node={ranks}", "train.py", "--videos", str(videos.resolve())]
+        words += [*network, "--device", device.type, "--steps", str(FIRST_STEPS + steps)]
+        words += ["--num_workers", str(max(1, cores() // ranks))]
+        words += ["--log_dir", f"{folder}/log", "--model_save_dir", f"{folder}/models"]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            said = [line for line in done.stderr.splitlines() if line.startswith("train.py")]
+            reason = said[0] if said else done.stderr.strip()  # torchrun says much about it
+            raise ValueError(f"training on {ranks} processes failed: {reason}")
+        (run,) = Path(folder, "log").iterdir()
+        events = EventAccumulator(str(run)).Reload()
+        speeds = [event.value for event in events.Scalars("clips_per_second")]
+    return timing.summary([1 / speed for speed in speeds[FIRST_STEPS:]])
+
+
+def bends(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each curve."""
+    curves: dict[tuple[str, str], dict[int, float]] = {}
+    for row in rows:
+        if row["section"] == "growth":
+            curves.setdefault((row["what"], row["by"]), {})[row["at"]] = row["us_per_clip"]
+    return [f"{what} by {by}: {SENTENCES[by](cost)}" for (what, by), cost in curves.items()]
+
+
+def _level(cost: dict[int, float]) -> str:
+    """From where on a clip costs the least, or that it becomes dearer again."""
+    least, last = min(cost.values()), max(cost)
+    level = [at for at in cost if all(cost[n] <= LEVEL * least for n in cost if n >= at)]
+    if level:
+        return f"a clip costs the same from {level[0]:,} to {last:,}"
+    best = min(cost, key=cost.__getitem__)
+    return f"a clip costs least at {best:,}, {cost[last] / least:.1f} times as much at {last:,}"
+
+
+def _pixels(cost: dict[int, float]) -> str:
+    first, *others = cost
+    return ", ".join(
+        f"{at} costs {cost[at] / cost[first]:.1f} times {first}, of whose pixels it has "
+        f"{(at / first) ** 2:.0f} times as many"
+        for at in others
+    )
+
+
+def _speedup(cost: dict[int, float]) -> str:
+    """Where more ranks stop making it faster."""
+    first, *others = cost
+    gains = ", ".join(f"{at} are {cost[first] / cost[at]:.2f} times as fast as 1" for at in others)
+    useful = first
+    for at in others:
+        if cost[at] * LEVEL > cost[useful]:
+            return f"{gains}: no gain beyond {useful}"
+        useful = at
+    return gains or "only 1 device"
+
+
+SENTENCES: dict[str, Callable[[dict[int, float]], str]] = {
+    "batch": _level,
+    "size": _pixels,
+    "ranks": _speedup,
+    "list length": _level,
+}

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import timing
 from benchmarks.inputs import layout_arguments
-from benchmarks.stages import DECODE, DIS, JPEG_RESIZED, LABELS, RESIZE
+from benchmarks.stages import DECODE, DIS, EXAMINE, JPEG_RESIZED, LABELS, RESIZE
 from dali_pipes import ClipLoader
 from kernels.cpu_labels import cores
 
@@ -17,7 +17,7 @@ Row = dict[str, Any]
 # What a clip goes through on a CPU, by what the loader reads.
 STAGES = {
     "videos": (DECODE, RESIZE, DIS, LABELS.format(rule="corrected")),
-    "JPEG folders": (JPEG_RESIZED, LABELS.format(rule="corrected")),
+    "JPEG folders": (EXAMINE, JPEG_RESIZED, LABELS.format(rule="corrected")),
 }
 
 

@@ -35,8 +35,8 @@ def figures(rows: Sequence[Row], steps: Sequence[Step]) -> str:
         drawn.append(("Every stage alone", stage_bars(bars)))
     if steps:
         drawn.append(("Training steps, one after another", timeline(steps)))
-    if curves := [row for row in rows if row["section"] == "growth" and "batch" in row]:
-        drawn.append(("Speed by batch size", batch_curves(curves)))
+    if curves := [row for row in rows if row["section"] == "growth"]:
+        drawn.append(("How speed grows", growth_curves(curves)))
     if rivals := [row for row in rows if row["section"] in RIVALS and "us_per_clip" in row]:
         drawn.append(("Whole loaders", rival_bars(rivals)))
     return "".join(f"<h2>{escape(title)}</h2>{_svg(figure)}" for title, figure in drawn)
@@ -79,19 +79,24 @@ def timeline(steps: Sequence[Step]) -> Figure:
     return figure
 
 
-def batch_curves(rows: Sequence[Row]) -> Figure:
-    figure, axes = _axes(3.6)
-    for what in dict.fromkeys(row["what"] for row in rows):
-        points = [row for row in rows if row["what"] == what and "clips_per_s" in row]
-        axes.plot(
-            [row["batch"] for row in points],
-            [row["clips_per_s"] for row in points],
-            marker="o",
-            label=what,
-        )
-    axes.set(xscale="log", yscale="log", xlabel="clips a batch", ylabel="clips/s")
-    axes.set_xscale("log", base=2)
-    axes.legend(frameon=False)
+def growth_curves(rows: Sequence[Row]) -> Figure:
+    """Clips/s, by each thing that grows."""
+    grows = list(dict.fromkeys(row["by"] for row in rows))
+    figure = Figure(figsize=(10, 3.4 * -(-len(grows) // 2)), layout="constrained")
+    for place, by in enumerate(grows):
+        axes = figure.add_subplot(-(-len(grows) // 2), min(2, len(grows)), place + 1)
+        axes.spines[["top", "right"]].set_visible(False)
+        curves = [row for row in rows if row["by"] == by]
+        for what in dict.fromkeys(row["what"] for row in curves):
+            points = [row for row in curves if row["what"] == what]
+            speeds = [1e6 / row["us_per_clip"] for row in points]
+            axes.plot([row["at"] for row in points], speeds, marker="o", label=what)
+        axes.set(xlabel=by, ylabel="clips/s", yscale="log")
+        axes.set_xscale("log", base=10 if by == "list length" else 2)
+        ticks = list(dict.fromkeys(row["at"] for row in curves))
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.minorticks_off()
+        axes.legend(frameon=False)
     return figure
 
 

@@ -21,6 +21,7 @@ from benchmarks.labels import threads
 from dali_pipes.clips import ClipSpec
 from dali_pipes.decode import read_clip, resized
 from dali_pipes.flow import dis_flow, fitted, tvl1_flow
+from dali_pipes.jpeg import damage
 from kernels.label_schema import RULES
 from kernels.labels import clip_labels
 
@@ -30,6 +31,7 @@ SPEC = ClipSpec()
 
 # The stages that the whole loader is made of, by name.
 DECODE, RESIZE, DIS = "decode", "resize and crop", "flow: DIS, resized frames"
+EXAMINE = "JPEG examining, with flow"
 JPEG, JPEG_RESIZED = "JPEG decode, with flow", "JPEG decode and resize, with flow"
 LABELS = "labels, {rule}"
 
@@ -93,6 +95,9 @@ def on_cpu(
         timed = timing.timed(call, seconds, at_least).per(count)
         return columns | timed | of_ceiling(timed["us_per_clip"], moved, ceilings.core_copy)
 
+    files = [image.tobytes() for kind in images for image in kind]
+    if wrong := [words for words in map(damage, files) if words]:
+        sys.exit(f"JPEG examining: a sound file is said to be wrong ({wrong[0]})")
     with threads(1):
         cv2.setNumThreads(1)
         cut = clips.batch.frames[0].nbytes
@@ -101,6 +106,7 @@ def on_cpu(
             row(DECODE, lambda: decode(clips)),
             row(RESIZE, lambda: crop(clips, resize(native)), whole + cut),
             row(DIS, lambda: flow(small, native)),
+            row(EXAMINE, lambda: [damage(file) for file in files], sum(map(len, files)) // count),
             row(JPEG, jpeg_decoder(images), jpeg_bytes(images) // count),
             row(JPEG_RESIZED, jpeg_decoder(images, resize=True)),
         ]

@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -68,7 +68,7 @@ def timed(call: Callable[[], object], budget_seconds: float = 2.0, at_least: int
         call()
         measured.append(time.perf_counter() - start)
         processor.append(time.process_time() - cpu_start)
-    return replace(_timing(measured), cpu=statistics.median(processor))
+    return replace(summary(measured), cpu=statistics.median(processor))
 
 
 def interleaved(
@@ -91,7 +91,7 @@ def interleaved(
             while (elapsed := time.perf_counter() - start) < seconds or not clips:
                 clips += next_batch()
             measured[name].append(elapsed / clips)
-    return {name: _timing(values) for name, values in measured.items()}
+    return {name: summary(values) for name, values in measured.items()}
 
 
 def timed_on_gpu(call: Callable[[], object], budget_seconds: float = 1.0) -> Timing:
@@ -119,10 +119,11 @@ def timed_on_gpu(call: Callable[[], object], budget_seconds: float = 1.0) -> Tim
     deadline = time.perf_counter() + budget_seconds
     while len(measured) < 10 or time.perf_counter() < deadline:
         measured.append(group(calls) / calls)
-    return _timing(measured)
+    return summary(measured)
 
 
-def _timing(measured: list[float]) -> Timing:
+def summary(measured: Sequence[float]) -> Timing:
+    """Median and quartiles of seconds measured: two or more."""
     low, median, high = statistics.quantiles(measured, n=4)
     return Timing(median, low, high, len(measured))
 
@@ -189,11 +190,13 @@ def commit() -> str:
     )
 
 
-def record(name: str, results: list[dict[str, Any]], folder: Path = RESULTS) -> Path:
-    """Append a row to NAME.jsonl in `folder` and return the file."""
+def record(
+    name: str, results: list[dict[str, Any]], folder: Path = RESULTS, module: str | None = None
+) -> Path:
+    """Append a row to NAME.jsonl in `folder` and return the file. `module`: benchmarks.NAME."""
     row = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", module or f"benchmarks.{name}", *sys.argv[1:]]),
         "commit": commit(),
         "machine": machine(),
         "versions": versions(),

@@ -2,6 +2,8 @@
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
@@ -45,33 +47,45 @@ def training(arguments: list[str], seconds: float) -> Measured:
     Rows: the whole step with real and with cached batches, measured in turns, and the latter again
     as the stage "training step". The ceilings are those of the format that the network computes in.
     """
+    with running(arguments) as run:
+        return _measure(run, seconds)
+
+
+@contextmanager
+def running(arguments: list[str]) -> Iterator[train.Run]:
+    """What `train.py ARGUMENTS` trains with, up to its first step; closed at the end."""
     with tempfile.TemporaryDirectory() as scratch:
         folders = ["--log_dir", f"{scratch}/log", "--model_save_dir", f"{scratch}/models"]
         args = parse(FLOW_CHOICES, [*arguments, *folders])
         with joined(args.device) as ranks:
             run = train.prepare(args, ranks)
+            run.parallel.train()
             try:
-                return _measure(run, seconds)
+                yield run
             finally:
                 run.loader.close()
                 run.report.close()
 
 
-def _measure(run: train.Run, seconds: float) -> Measured:
-    run.parallel.train()
+def step(run: train.Run, batch: train.ClipBatch) -> int:
+    """Train on a batch; how many clips it has."""
+    train.train_step(run, batch, len(batch))
+    return len(batch)
 
+
+def _measure(run: train.Run, seconds: float) -> Measured:
     def real() -> int:
-        return _step(run, run.loader.next_batch())
+        return step(run, run.loader.next_batch())
 
     kept = cycle([run.loader.next_batch() for _ in range(CACHED)])
-    _step(run, next(kept))
+    step(run, next(kept))
     ceilings = measure(run.ranks.device, DTYPES[run.precision.name], seconds)
     flops = _operations(run, next(kept))
     times = timing.interleaved(
-        {"real batches": real, "cached batches": lambda: _step(run, next(kept))}, 5, seconds
+        {"real batches": real, "cached batches": lambda: step(run, next(kept))}, 5, seconds
     )
     steps = _watched(run)
-    waiting = sum(step.had_batch - step.began for step in steps)
+    waiting = sum(one.had_batch - one.began for one in steps)
     share = waiting / (steps[-1].ended - steps[0].began)
 
     args = run.args
@@ -85,34 +99,29 @@ def _measure(run: train.Run, seconds: float) -> Measured:
     speed = times["cached batches"].seconds / times["real batches"].seconds
     rows[0]["of_cached"] = timing.digits(speed)
     on = "GPU" if run.ranks.device.type == "cuda" else "all cores"
-    alone = timing.timed(lambda: _step(run, next(kept)), seconds).per(args.bs)
+    alone = timing.timed(lambda: step(run, next(kept)), seconds).per(args.bs)
     stage: Row = {"section": "stage", "stage": "training step", "on": on} | alone
     stage |= of_ceiling(alone["us_per_clip"], flops, ceilings.matmul)
     return Measured([*rows, stage], ceilings, steps)
 
 
-def _step(run: train.Run, batch: train.ClipBatch) -> int:
-    train.train_step(run, batch, len(batch))
-    return len(batch)
-
-
 def _operations(run: train.Run, batch: train.ClipBatch) -> int:
     """Multiplications and additions a clip of a step, forward and backward."""
     with FlopCounterMode(display=False) as counter:
-        _step(run, batch)
+        step(run, batch)
     return counter.get_total_flops() // len(batch)
 
 
 def _watched(run: train.Run) -> list[Step]:
     """Steps with real batches, once what was prepared ahead is used up."""
     for _ in range(4):
-        _step(run, run.loader.next_batch())
+        step(run, run.loader.next_batch())
     first = time.perf_counter()
     steps = []
     for _ in range(SHOWN_STEPS):
         began = time.perf_counter() - first
         batch = run.loader.next_batch()
         had_batch = time.perf_counter() - first
-        _step(run, batch)
+        step(run, batch)
         steps.append(Step(began, had_batch, time.perf_counter() - first))
     return steps

@@ -1,24 +1,95 @@
-"""Where cost stops growing linearly, on made-up curves."""
+"""How speed grows: what is measured, and where cost stops growing linearly."""
 
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import growth
 from benchmarks.growth import bends
 
+CPU = torch.device("cpu")
 
-def curve(what: str, *us: float) -> list[dict[str, object]]:
+
+def curve(what: str, by: str, cost: dict[int, float]) -> list[dict[str, Any]]:
     return [
-        {"section": "growth", "what": what, "batch": 2**n, "us_per_clip": one}
-        for n, one in enumerate(us)
+        {"section": "growth", "what": what, "by": by, "at": at, "us_per_clip": us}
+        for at, us in cost.items()
     ]
 
 
 def test_a_curve_is_level_from_some_batch_on() -> None:
-    assert bends(curve("labels", 400, 200, 105, 100, 104)) == [
-        "labels: a clip costs the same from batch 4 to 16"
+    cost = {1: 400.0, 2: 200.0, 4: 105.0, 8: 100.0, 16: 104.0}
+    assert bends(curve("labels", "batch", cost)) == [
+        "labels by batch: a clip costs the same from 4 to 16"
     ]
 
 
 def test_a_curve_that_rises_again_is_told_from_a_level_one() -> None:
-    rows = curve("labels", 100, 100, 100) + curve("loader", 300, 100, 150, 200)
+    rows = curve("labels", "batch", {1: 100, 2: 100})
+    rows += curve("loader", "list length", {100: 300, 1000: 100, 240_000: 250})
     assert bends([{"section": "stage"}, *rows]) == [
-        "labels: a clip costs the same from batch 1 to 4",
-        "loader: cheapest at batch 2; a clip costs more up to 8",
+        "labels by batch: a clip costs the same from 1 to 2",
+        "loader by list length: a clip costs least at 1,000, 2.5 times as much at 240,000",
     ]
+
+
+def test_cost_of_larger_clips_stands_beside_their_pixels() -> None:
+    assert bends(curve("labels", "size", {112: 100, 224: 430})) == [
+        "labels by size: 224 costs 4.3 times 112, of whose pixels it has 4 times as many"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cost", "sentence"),
+    [
+        ({1: 100, 2: 50, 4: 48}, "2 are 2.00 times as fast as 1, 4 are 2.08 times as fast as 1: "
+         "no gain beyond 2"),
+        ({1: 100, 2: 55}, "2 are 1.82 times as fast as 1"),
+        ({1: 100}, "only 1 device"),
+    ],
+)  # fmt: skip
+def test_ranks_help_as_long_as_each_makes_it_faster(cost: dict[int, float], sentence: str) -> None:
+    assert bends(curve("training", "ranks", cost)) == [f"training by ranks: {sentence}"]
+
+
+def test_every_curve_has_its_points(few_samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "BATCHES", (1, 9))
+    monkeypatch.setattr(growth, "SIZES", {32: (36, 48), 64: (72, 96)})
+    monkeypatch.setattr(growth, "LENGTHS", (3, 10))
+    monkeypatch.setattr(growth, "cores", lambda: 0)  # no workers to start, eleven times
+    opened: list[int] = []
+    real = growth.ClipLoader
+
+    def loader(*source: Path, **arguments: Any) -> Any:
+        made = real(*source, **arguments)
+        opened.append(len(made.paths))
+        return made
+
+    monkeypatch.setattr(growth, "ClipLoader", loader)
+    rows = [
+        *growth.by_batch(few_samples, CPU, 0.01),
+        *growth.by_size(few_samples, CPU, 0.01),
+        *growth.by_list_length(few_samples, CPU, 0.01),
+    ]
+    points = [(row["what"], row["by"], row["at"]) for row in rows if row["us_per_clip"] > 0]
+    assert points[:2] == [("labels", "batch", 1), ("labels", "batch", 9)]
+    assert set(points[2:-8]) <= {("loader", "batch", 1), ("loader", "batch", 9)}
+    assert points[-8:-4] == [(w, "size", s) for w in ("labels", "loader") for s in (32, 64)]
+    assert points[-4:] == [
+        (what, "list length", n) for what in ("opening a list", "loader") for n in (3, 10)
+    ]
+    assert opened[-4:] == [3, 3, 10, 10]
+    assert len(bends(rows)) == 6
+
+
+def test_ranks_train_as_torchrun_starts_them(
+    few_samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growth, "RANKS", (2,))
+    network = ["--width", "0.05", "--bs", "1"]
+    (row,) = growth.by_ranks(few_samples, CPU, network)
+    assert (row["what"], row["at"], row["repeats"]) == ("training", 2, 6)
+    with pytest.raises(ValueError, match=r"on 2 processes failed: train.py: .*--width"):
+        list(growth.by_ranks(few_samples, CPU, ["--width", "no"]))

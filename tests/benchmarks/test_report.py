@@ -125,12 +125,12 @@ def test_a_folder_without_videos_is_named(
 def test_the_page_draws_what_there_is() -> None:
     steps = [Step(0.0, 0.1, 0.5), Step(0.5, 0.55, 1.0)]
     sweep = [
-        {"section": "growth", "what": "labels", "batch": n, "clips_per_s": 100.0 * n}
+        {"section": "growth", "what": "labels", "by": "batch", "at": n, "us_per_clip": 1.0}
         for n in (1, 2, 4)
     ]
     drawn = page.figures(sweep, steps)
     assert drawn.count("<svg") == 2
-    assert "Speed by batch size" in drawn
+    assert "How speed grows" in drawn
     assert "&lt;b&gt;" in page.page("t", "f", ["<b>"], "", "")
 
 
