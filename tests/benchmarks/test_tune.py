@@ -10,6 +10,7 @@ import torch
 
 from benchmarks import __main__ as report
 from benchmarks import tune
+from benchmarks.tune import worker_counts
 from dali_pipes.flow import FLOW_CHOICES
 from model.options import parse
 
@@ -20,7 +21,8 @@ TINY = ["--width", "0.05"]
 def few_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "BATCHES", {"cpu": (1, 2), "cuda": (1, 2)})
     monkeypatch.setattr(tune, "PREFETCH", (1, 3))
-    monkeypatch.setattr(tune, "worker_counts", lambda: [1])
+    monkeypatch.setattr(tune, "worker_counts", lambda: [0])  # none to start
+    monkeypatch.setattr(tune, "cores", lambda: 0)
 
 
 def test_the_flags_found_are_printed_with_their_figures(
@@ -40,7 +42,7 @@ def test_the_flags_found_are_printed_with_their_figures(
         "--prefetch": args.prefetch,
     }
     measured = {(one["flag"], one["value"], one["batches"]) for one in row["results"]}
-    assert measured >= {("--num_workers", 1, "real"), ("--prefetch", 1, "real")}
+    assert measured >= {("--num_workers", 0, "real"), ("--prefetch", 1, "real")}
     assert measured >= {("--bs", 1, "cached"), ("--prefetch", 3, "real")}
 
 
@@ -65,7 +67,6 @@ def test_batches_end_where_memory_does(few_samples: Path, monkeypatch: pytest.Mo
 
 
 def test_workers_up_to_twice_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
     for cores, counts in ((1, [1, 2]), (2, [1, 2, 4]), (6, [1, 2, 4, 6, 12])):
         monkeypatch.setattr(tune, "cores", lambda cores=cores: cores)
-        assert tune.worker_counts() == counts
+        assert worker_counts() == counts
