@@ -54,7 +54,7 @@ evidence: venv ## train and judge networks on sample videos: does pre-training h
 	$(BIN)/python -m benchmarks.evidence
 
 test: venv ## run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile  # many wait for processes of their own
 
 test-gpu: venv ## run the tests that need a GPU; they fail where there is none
 	STS_EXPECT_GPU=1 $(BIN)/python -m pytest -m gpu

@@ -28,6 +28,7 @@ MEASURED = frozenset((
     "ceiling", "percent_of_ceiling", "percent_of_copy", "of_ceiling", "of_stages", "of_cached",
     "share_waiting", "ratio", "ratio_low", "ratio_high", "times_published",
     "position", "orientation", "frame", "crops", "frames", "note",
+    "retrieval", "linear-probe", "chosen",
 ))
 # fmt: on
 

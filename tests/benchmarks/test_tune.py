@@ -34,7 +34,7 @@ def test_the_flags_found_are_printed_with_their_figures(
     (line,) = [line for line in printed.splitlines() if line.startswith("train.py --")]
     args = parse(FLOW_CHOICES, ["--videos", ".", *shlex.split(line)[1:]])
     row = json.loads((tmp_path / "tune.jsonl").read_text())
-    assert row["command"].startswith("python -m benchmarks ")
+    assert row["command"].split()[2] == "benchmarks"
     chosen = {one["flag"]: one["value"] for one in row["results"] if "chosen" in one}
     assert chosen == {
         "--bs": args.bs,

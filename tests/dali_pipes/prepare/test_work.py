@@ -83,7 +83,11 @@ def test_workers_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> N
     started = [tmp_path / "a", tmp_path / "b"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        [sys.executable, script, *started], env=environment, stderr=subprocess.DEVNULL
+        [sys.executable, script, *started],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        # A shell that starts the tests in the background has them ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as parent:
         wait_until(lambda: all(path.exists() for path in started))
         workers = children(parent.pid)
