@@ -185,7 +185,9 @@ Curve = dict[int, Cost]
 
 def _level(curve: Curve) -> str:
     """From where on a clip costs the least, or that it becomes dearer again."""
-    first, *_, last = curve
+    first, last = min(curve), max(curve)
+    if first == last:
+        return f"measured at {first:,} only"
     best = min(curve, key=lambda at: curve[at].us)
     least = curve[best].us
     level = [at for at in curve if all(curve[n].low <= LEVEL * least for n in curve if n >= at)]
