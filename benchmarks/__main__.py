@@ -11,6 +11,7 @@ first; a figure whose input is wrong is not taken.
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from train import Stop
 Row = dict[str, Any]
 PARTS = ("stages", "loader", "training", "peers", "growth")
 STAGE_CLIPS = 8  # that every stage is measured on
+STARTED = time.perf_counter()
 
 
 @dataclass
@@ -213,7 +215,7 @@ def write(report: Report, out: Path) -> list[Path]:
 
 
 def say(what: str) -> None:
-    print(f"{what} ...", flush=True)
+    print(f"{what} ... ({time.perf_counter() - STARTED:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -164,45 +164,65 @@ def _trained(
 
 def bends(rows: Sequence[Row]) -> list[str]:
     """A sentence for each curve."""
-    curves: dict[tuple[str, str], dict[int, float]] = {}
+    curves: dict[tuple[str, str], Curve] = {}
     for row in rows:
         if row["section"] == "growth":
-            curves.setdefault((row["what"], row["by"]), {})[row["at"]] = row["us_per_clip"]
-    return [f"{what} by {by}: {SENTENCES[by](cost)}" for (what, by), cost in curves.items()]
+            half = row.get("iqr_percent", 0) / 200
+            cost = Cost(row["us_per_clip"], row["us_per_clip"] * (1 - half))
+            curves.setdefault((row["what"], row["by"]), {})[row["at"]] = cost
+    return [f"{what} by {by}: {SENTENCES[by](curve)}" for (what, by), curve in curves.items()]
 
 
-def _level(cost: dict[int, float]) -> str:
+class Cost(NamedTuple):
+    """Microseconds a clip: median, and lower quartile."""
+
+    us: float
+    low: float
+
+
+Curve = dict[int, Cost]
+
+
+def _level(curve: Curve) -> str:
     """From where on a clip costs the least, or that it becomes dearer again."""
-    least, last = min(cost.values()), max(cost)
-    level = [at for at in cost if all(cost[n] <= LEVEL * least for n in cost if n >= at)]
-    if level:
+    first, last = min(curve), max(curve)
+    if first == last:
+        return f"measured at {first:,} only"
+    best = min(curve, key=lambda at: curve[at].us)
+    least = curve[best].us
+    level = [at for at in curve if all(curve[n].low <= LEVEL * least for n in curve if n >= at)]
+    if level and level[0] != last:
         return f"a clip costs the same from {level[0]:,} to {last:,}"
-    best = min(cost, key=cost.__getitem__)
-    return f"a clip costs least at {best:,}, {cost[last] / least:.1f} times as much at {last:,}"
+    if best == last:
+        return (
+            f"a clip costs less and less up to {last:,}, {curve[first].us / least:.1f} times less"
+        )
+    return f"a clip costs least at {best:,}, {curve[last].us / least:.1f} times as much at {last:,}"
 
 
-def _pixels(cost: dict[int, float]) -> str:
-    first, *others = cost
+def _pixels(curve: Curve) -> str:
+    first, *others = curve
     return ", ".join(
-        f"{at} costs {cost[at] / cost[first]:.1f} times {first}, of whose pixels it has "
+        f"{at} costs {curve[at].us / curve[first].us:.1f} times {first}, of whose pixels it has "
         f"{(at / first) ** 2:.0f} times as many"
         for at in others
     )
 
 
-def _speedup(cost: dict[int, float]) -> str:
+def _speedup(curve: Curve) -> str:
     """Where more ranks stop making it faster."""
-    first, *others = cost
-    gains = ", ".join(f"{at} are {cost[first] / cost[at]:.2f} times as fast as 1" for at in others)
+    first, *others = curve
+    gain = {at: curve[first].us / curve[at].us for at in curve}
+    gains = ", ".join(f"{at} are {gain[at]:.2f} times as fast as 1" for at in others)
     useful = first
     for at in others:
-        if cost[at] * LEVEL > cost[useful]:
+        if gain[at] < LEVEL * gain[useful]:
             return f"{gains}: no gain beyond {useful}"
         useful = at
     return gains or "only 1 device"
 
 
-SENTENCES: dict[str, Callable[[dict[int, float]], str]] = {
+SENTENCES: dict[str, Callable[[Curve], str]] = {
     "batch": _level,
     "size": _pixels,
     "ranks": _speedup,

@@ -13,6 +13,7 @@ from dali_pipes import ClipLoader
 from kernels.cpu_labels import cores
 
 Row = dict[str, Any]
+AHEAD = 5  # batches of a ClipLoader that may be ready, and one
 
 # What a clip goes through on a CPU, by what the loader reads.
 STAGES = {
@@ -45,6 +46,7 @@ def whole(
             {name: partial(clips_of, loader) for name, loader in loaders.items()},
             rounds=5,
             seconds=seconds,
+            drained=AHEAD,
         )
     finally:
         for loader in loaders.values():

@@ -37,12 +37,16 @@ def figures(rows: Sequence[Row], steps: Sequence[Step]) -> str:
         drawn.append(("Training steps, one after another", timeline(steps)))
     if curves := [row for row in rows if row["section"] == "growth"]:
         drawn.append(("How speed grows", growth_curves(curves)))
-    if rivals := [row for row in rows if row["section"] in RIVALS and "us_per_clip" in row]:
+    if rivals := [row for row in rows if _is_loader(row)]:
         drawn.append(("Whole loaders", rival_bars(rivals)))
     return "".join(f"<h2>{escape(title)}</h2>{_svg(figure)}" for title, figure in drawn)
 
 
-RIVALS = ("loader", "peers", "published")
+def _is_loader(row: Row) -> bool:
+    sections = ("loader", "peers", "published")
+    return row["section"] in sections and row["input"] != "arrays" and "us_per_clip" in row
+
+
 BLUE, GREY, RED = "#2b6cb0", "#a0aec0", "#c53030"
 
 
@@ -91,13 +95,22 @@ def growth_curves(rows: Sequence[Row]) -> Figure:
             points = [row for row in curves if row["what"] == what]
             speeds = [1e6 / row["us_per_clip"] for row in points]
             axes.plot([row["at"] for row in points], speeds, marker="o", label=what)
-        axes.set(xlabel=by, ylabel="clips/s", yscale="log")
+        axes.set(xlabel=by, ylabel="clips/s")
+        costs = [row["us_per_clip"] for row in curves]
+        if max(costs) > 4 * min(costs):
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(0, 1.1e6 / min(costs))
         axes.set_xscale("log", base=10 if by == "list length" else 2)
         ticks = list(dict.fromkeys(row["at"] for row in curves))
-        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.set_xticks(ticks, [_short(tick) for tick in ticks])
         axes.minorticks_off()
         axes.legend(frameon=False)
     return figure
+
+
+def _short(number: int) -> str:
+    return f"{number // 1000}k" if number >= 1000 else str(number)
 
 
 def rival_bars(rows: Sequence[Row]) -> Figure:
@@ -105,7 +118,7 @@ def rival_bars(rows: Sequence[Row]) -> Figure:
     rows = sorted(rows, key=lambda row: row["us_per_clip"])
     names = [f"{row['loader']}, {row['input']}, {row['section']}" for row in rows]
     spread = [row["clips_per_s"] * row["iqr_percent"] / 200 for row in rows]
-    ours = [BLUE if row["loader"] == "ClipLoader" else GREY for row in rows]
+    ours = [BLUE if row["loader"].startswith("ClipLoader") else GREY for row in rows]
     axes.barh(names, [row["clips_per_s"] for row in rows], xerr=spread, color=ours)
     axes.set(xlabel="clips/s")
     axes.invert_yaxis()

@@ -54,14 +54,17 @@ def threads(count: int) -> Iterator[None]:
 
 
 def stream(loader: "ClipLoader | DataLoader[Any]", batch_size: int) -> Callable[[], int]:
-    """For `timing.interleaved`: a call takes the next batch and returns how many clips it had.
+    """For `timing.interleaved`: a call takes the next batches and returns how many clips they had.
 
     A DataLoader's workers finish their batches at about the same moment: a call takes one of
     each, or a turn would end on whichever part of them it had seen.
     """
-    if isinstance(loader, ClipLoader):
-        return lambda: len(loader.next_batch())
-    return partial(_wave, iter(loader), max(1, loader.num_workers), batch_size)
+    return partial(_wave, iter_of(loader), max(1, loader.num_workers), batch_size)
+
+
+def iter_of(loader: "ClipLoader | DataLoader[Any]") -> Iterator[Any]:
+    """All batches, without end where it is ours."""
+    return iter(loader.next_batch, None) if isinstance(loader, ClipLoader) else iter(loader)
 
 
 def _wave(batches: Iterator[Any], workers: int, batch_size: int) -> int:

@@ -19,6 +19,7 @@ from benchmarks.ceilings import Ceilings
 from benchmarks.inputs import Clips
 from benchmarks.labels import threads
 from dali_pipes.clips import ClipSpec
+from dali_pipes.cpu_pipeline import resized_part
 from dali_pipes.decode import read_clip, resized
 from dali_pipes.flow import dis_flow, fitted, tvl1_flow
 from dali_pipes.jpeg import damage
@@ -32,7 +33,7 @@ SPEC = ClipSpec()
 # The stages that the whole loader is made of, by name.
 DECODE, RESIZE, DIS = "decode", "resize and crop", "flow: DIS, resized frames"
 EXAMINE = "JPEG examining, with flow"
-JPEG, JPEG_RESIZED = "JPEG decode, with flow", "JPEG decode and resize, with flow"
+JPEG, JPEG_RESIZED = "JPEG decode, with flow", "JPEG decode, resize, crop, with flow"
 LABELS = "labels, {rule}"
 
 
@@ -155,17 +156,16 @@ def jpeg_decoder(
         )
         if not resize:
             return tuple(shown)
-        return tuple(
-            fn.resize(image, size=SPEC.resize, interp_type=types.INTERP_LINEAR, antialias=False)
-            for image in shown
-        )
+        start, end = [0.0, 0.0], [SPEC.size / side for side in SPEC.resize]
+        return tuple(resized_part(image, start, end, SPEC.size) for image in shown)
 
     pipeline = graph()
     pipeline.build()
     shown = pipeline.run()
     for output, encoded, flag in zip(shown, images, READ_AS, strict=True):
         wanted = _decoded(encoded[0], flag)
-        wanted = resized(wanted, SPEC.resize) if resize else wanted
+        if resize:
+            wanted = resized(wanted, SPEC.resize)[: SPEC.size, : SPEC.size]
         found = np.asarray(output.as_cpu().at(0)).reshape(wanted.shape)
         rounding = (4 if device != "cpu" else 0) + resize  # decoders on a GPU round otherwise, too
         if np.abs(found.astype(int) - wanted).max() > rounding:

@@ -75,16 +75,19 @@ def interleaved(
     streams: Mapping[str, Callable[[], int]],
     rounds: int = 3,
     seconds: float = 2.0,
-    drained: int = 4,
+    drained: int = 3,
 ) -> dict[str, Timing]:
     """Seconds a clip of rival streams of batches, measured in turns: noise then hits them alike.
 
     A stream gives its next batch when called and returns how many clips that had. It may work
-    ahead while another is measured, so that its first `drained` batches of a turn are not timed.
+    ahead: a turn begins once the one before has done so, and its first `drained` batches, which
+    were ready, are not timed.
     """
     measured: dict[str, list[float]] = {name: [] for name in streams}
     for _ in range(rounds):
         for name, next_batch in streams.items():
+            if len(streams) > 1:
+                settle()
             for _ in range(drained):
                 next_batch()
             clips, start = 0, time.perf_counter()
@@ -92,6 +95,33 @@ def interleaved(
                 clips += next_batch()
             measured[name].append(elapsed / clips)
     return {name: summary(values) for name, values in measured.items()}
+
+
+def settle(at_most: float = 10.0) -> None:
+    """Wait until this process and those it has started have nothing to do."""
+    end = time.monotonic() + at_most
+    before = _processor_seconds()
+    while time.monotonic() < end:
+        time.sleep(0.2)
+        now = _processor_seconds()
+        if now - before < 0.03:
+            return
+        before = now
+
+
+def _processor_seconds() -> float:
+    """Spent by this process and those it has started, directly or not."""
+    ticks, waiting = 0, [os.getpid()]
+    while waiting:
+        process = Path(f"/proc/{waiting.pop()}")
+        try:
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])  # user and system
+            for task in (process / "task").iterdir():
+                waiting += map(int, (task / "children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # has ended meanwhile
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def timed_on_gpu(call: Callable[[], object], budget_seconds: float = 1.0) -> Timing:

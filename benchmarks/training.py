@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import train
 from benchmarks import timing
 from benchmarks.ceilings import Ceilings, measure
+from benchmarks.loaders import AHEAD
 from benchmarks.stages import of_ceiling
 from dali_pipes.flow import FLOW_CHOICES
 from model.distributed import joined
@@ -82,7 +83,7 @@ def _measure(run: train.Run, seconds: float) -> Measured:
     ceilings = measure(run.ranks.device, DTYPES[run.precision.name], seconds)
     flops = _operations(run, next(kept))
     times = timing.interleaved(
-        {"real batches": real, "cached batches": lambda: step(run, next(kept))}, 5, seconds
+        {"real batches": real, "cached batches": lambda: step(run, next(kept))}, 3, seconds, AHEAD
     )
     steps = _watched(run)
     waiting = sum(one.had_batch - one.began for one in steps)

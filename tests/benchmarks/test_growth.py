@@ -35,6 +35,16 @@ def test_a_curve_that_rises_again_is_told_from_a_level_one() -> None:
     ]
 
 
+def test_a_curve_may_fall_to_its_end_and_noise_is_no_rise() -> None:
+    rows = curve("opening a list", "list length", {100: 300, 1000: 30})
+    assert bends(rows) == [
+        "opening a list by list length: a clip costs less and less up to 1,000, 10.0 times less"
+    ]
+    noisy = curve("loader", "batch", {1: 100, 2: 125, 4: 101})
+    noisy[1]["iqr_percent"] = 40.0
+    assert bends(noisy) == ["loader by batch: a clip costs the same from 1 to 4"]
+
+
 def test_cost_of_larger_clips_stands_beside_their_pixels() -> None:
     assert bends(curve("labels", "size", {112: 100, 224: 430})) == [
         "labels by size: 224 costs 4.3 times 112, of whose pixels it has 4 times as many"
