@@ -24,7 +24,7 @@ from kernels.label_schema import NAMES
 Row = dict[str, Any]
 Array = NDArray[Any]
 
-ROUNDS = 5  # turns of each loader
+ROUNDS = 3  # turns of each loader
 
 
 def compare(who: str, labels: Any, expected: Any, clips: Sequence[str] | None = None) -> None:
