@@ -23,7 +23,7 @@ from model.options import parse
 Row = dict[str, Any]
 CACHED = 4  # batches
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SHOWN_STEPS = 12
+SHOWN_STEPS = 8
 
 
 @dataclass(frozen=True)

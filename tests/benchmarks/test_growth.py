@@ -85,12 +85,12 @@ def test_every_curve_has_its_points(few_samples: Path, monkeypatch: pytest.Monke
     ]
     points = [(row["what"], row["by"], row["at"]) for row in rows if row["us_per_clip"] > 0]
     assert points[:2] == [("labels", "batch", 1), ("labels", "batch", 9)]
-    assert set(points[2:-8]) <= {("loader", "batch", 1), ("loader", "batch", 9)}
+    assert points[2:-8] == [("loader", "batch", 1)]
     assert points[-8:-4] == [(w, "size", s) for w in ("labels", "loader") for s in (32, 64)]
     assert points[-4:] == [
         (what, "list length", n) for what in ("opening a list", "loader") for n in (3, 10)
     ]
-    assert opened[-4:] == [3, 3, 10, 10]
+    assert opened[-2:] == [3, 10]
     assert len(bends(rows)) == 6
 
 
@@ -100,6 +100,6 @@ def test_ranks_train_as_torchrun_starts_them(
     monkeypatch.setattr(growth, "RANKS", (2,))
     network = ["--width", "0.05", "--bs", "1"]
     (row,) = growth.by_ranks(few_samples, CPU, network)
-    assert (row["what"], row["at"], row["repeats"]) == ("training", 2, 6)
+    assert (row["what"], row["at"], row["repeats"]) == ("training", 2, 4)
     with pytest.raises(ValueError, match=r"on 2 processes failed: train.py: .*--width"):
         list(growth.by_ranks(few_samples, CPU, ["--width", "no"]))
