@@ -32,8 +32,8 @@ Row = dict[str, Any]
 ROOT = Path(__file__).parents[1]
 
 # Small pictures, so that a CPU sees enough clips in the time; every third frame, so that motion is
-# large enough for them; learning rates high, since the loss is a mean over labels, and constant,
-# since at a tenth of them hardly anything is learned (docs/log.md).
+# large enough for them; learning rates high, since the loss is a mean over labels, and constant in
+# a run this short (docs/log.md).
 HEIGHT = 120  # px, of the videos
 CLIP = ["--size", "32", "--resize", "36x48", "--stride", "3"]
 TRAINING = ["--bs", "32", "--wd", "5e-4", "--clips_per_video", "8", "--step_s", "1000"]
