@@ -96,7 +96,7 @@ def layout_arguments(prepared: Path) -> dict[str, Any]:
 
 def some_clips(videos: Path, count: int, **clip: Any) -> Clips:
     """The first `count` clips of a run on a CPU, whichever device trains."""
-    loader = ClipLoader(videos, batch_size=count, flow="dis", device="cpu", **clip)
+    loader = ClipLoader(videos, batch_size=count, flow="dis", device="cpu", num_workers=0, **clip)
     try:
         batch = loader.next_batch()
     finally:

@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -59,16 +58,11 @@ def stream(loader: "ClipLoader | DataLoader[Any]", batch_size: int) -> Callable[
     A DataLoader's workers finish their batches at about the same moment: a call takes one of
     each, or a turn would end on whichever part of them it had seen.
     """
-    return partial(_wave, iter_of(loader), max(1, loader.num_workers), batch_size)
-
-
-def iter_of(loader: "ClipLoader | DataLoader[Any]") -> Iterator[Any]:
-    """All batches, without end where it is ours."""
-    return iter(loader.next_batch, None) if isinstance(loader, ClipLoader) else iter(loader)
-
-
-def _wave(batches: Iterator[Any], workers: int, batch_size: int) -> int:
-    return batch_size * sum(1 for _ in islice(batches, workers))
+    count = max(1, loader.num_workers)
+    if isinstance(loader, ClipLoader):
+        return lambda: sum(len(loader.next_batch()) for _ in range(count))
+    batches = iter(loader)
+    return lambda: batch_size * sum(1 for _ in islice(batches, count))
 
 
 def ratio(rival: Timing, ours: Timing) -> Row:

@@ -74,16 +74,21 @@ def step(run: train.Run, batch: train.ClipBatch) -> int:
     return len(batch)
 
 
-def _measure(run: train.Run, seconds: float) -> Measured:
-    def real() -> int:
-        return step(run, run.loader.next_batch())
+def real_step(run: train.Run) -> int:
+    """Train on the next batch of the loader; how many clips it has."""
+    return step(run, run.loader.next_batch())
 
+
+def _measure(run: train.Run, seconds: float) -> Measured:
     kept = cycle([run.loader.next_batch() for _ in range(CACHED)])
     step(run, next(kept))
     ceilings = measure(run.ranks.device, DTYPES[run.precision.name], seconds)
     flops = _operations(run, next(kept))
     times = timing.interleaved(
-        {"real batches": real, "cached batches": lambda: step(run, next(kept))}, 3, seconds, AHEAD
+        {"real batches": lambda: real_step(run), "cached batches": lambda: step(run, next(kept))},
+        3,
+        seconds,
+        AHEAD,
     )
     steps = _watched(run)
     waiting = sum(one.had_batch - one.began for one in steps)
@@ -115,8 +120,8 @@ def _operations(run: train.Run, batch: train.ClipBatch) -> int:
 
 def _watched(run: train.Run) -> list[Step]:
     """Steps with real batches, once what was prepared ahead is used up."""
-    for _ in range(4):
-        step(run, run.loader.next_batch())
+    for _ in range(AHEAD):
+        real_step(run)
     first = time.perf_counter()
     steps = []
     for _ in range(SHOWN_STEPS):

@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-import train
 from benchmarks import timing
-from benchmarks.training import running, step
+from benchmarks.training import real_step, running, step
 from kernels.cpu_labels import cores
 
 Row = dict[str, Any]
@@ -71,10 +70,6 @@ def training(flag: str, values: Iterable[int], flags: list[str], seconds: float)
             ahead = run.args.prefetch + 2  # prepared while there was nothing to do
             timed = timed_steps(partial(real_step, run), ahead, seconds)
         yield {"flag": flag, "value": value, "batches": "real"} | timed.per(1)
-
-
-def real_step(run: train.Run) -> int:
-    return step(run, run.loader.next_batch())
 
 
 def timed_steps(call: Callable[[], int], untimed: int, seconds: float) -> timing.Timing:

@@ -130,11 +130,12 @@ def source(fetch: Fetch, workers: int, prefetch: int, kinds: list[tuple[Any, str
     )
 
 
-def cropped(images: Any, crop: Any, flip: Any, size: int, axes: tuple[int, int] = (1, 2)) -> Any:
+def cropped(images: Any, crop: Any, flip: Any, size: int) -> Any:
     """Cut size x size pixels at `crop` (top, left), mirrored if `flip`."""
     from nvidia.dali import fn
 
-    return fn.flip(fn.slice(images, start=crop, shape=[size, size], axes=axes), horizontal=flip)
+    cut = fn.slice(images, start=crop, shape=[size, size], axes=(1, 2))
+    return fn.flip(cut, horizontal=flip)
 
 
 def worker_arguments(workers: int, prefetch: int) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def test_every_curve_has_its_points(few_samples: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(growth, "BATCHES", (1, 9))
     monkeypatch.setattr(growth, "SIZES", {32: (36, 48), 64: (72, 96)})
     monkeypatch.setattr(growth, "LENGTHS", (3, 10))
-    monkeypatch.setattr(growth, "cores", lambda: 0)  # no workers to start, eleven times
+    monkeypatch.setattr(growth, "cores", lambda: 0)  # no workers to start
     opened: list[int] = []
     real = growth.ClipLoader
 
