@@ -133,10 +133,11 @@ def measure(args: argparse.Namespace) -> Report:
         assert report.trained is not None
         say("stages")
         clips = inputs.some_clips(videos, STAGE_CLIPS)
-        images = inputs.some_images(prepared, STAGE_CLIPS)
+        paths = inputs.some_image_paths(prepared, STAGE_CLIPS)
         ceilings = report.trained.ceilings
-        report.rows += stages.on_cpu(clips, images, ceilings, args.seconds)
+        report.rows += stages.on_cpu(clips, paths, ceilings, args.seconds)
         if device.type == "cuda":
+            images = stages.read_images(paths)
             report.rows += gpu_stages.on_gpu(clips, images, ceilings, args.seconds)
         report.findings += limits(costs(report.rows, device), units(device))
     if "loader" in args.only:

@@ -7,9 +7,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dali_pipes import ClipBatch, ClipLoader
 from dali_pipes.prepare import flow, frames
 from dali_pipes.prepare.samples import write_samples
@@ -104,13 +101,13 @@ def some_clips(videos: Path, count: int, **clip: Any) -> Clips:
     return Clips(batch, [loader.paths[video] for video in batch.video.tolist()])
 
 
-def some_images(prepared: Path, count: int) -> list[list[NDArray[np.uint8]]]:
-    """Three lists of encoded images, of RGB, u and v: all that `count` clips of 16 frames need."""
+def some_image_paths(prepared: Path, count: int) -> list[list[str]]:
+    """Three lists of paths, of RGB, u and v images: all that `count` clips of 16 frames need."""
     source = FrameFolders.found(**layout_arguments(prepared))
     folders = [source.folders(item % len(source)) for item in range(count)]
     return [
         [
-            np.fromfile(path, np.uint8)
+            str(path)
             for clip in folders
             for path in sorted(Path(clip[kind]).glob("frame*.jpg"))[: CLIP_FRAMES - 1]
         ]

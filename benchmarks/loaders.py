@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import timing
 from benchmarks.inputs import layout_arguments
-from benchmarks.stages import DECODE, DIS, EXAMINE, JPEG_RESIZED, LABELS, RESIZE
+from benchmarks.stages import DECODE, DIS, JPEG_RESIZED, LABELS, READ, RESIZE
 from dali_pipes import ClipLoader
 from kernels.cpu_labels import cores
 
@@ -18,7 +18,7 @@ AHEAD = 5  # batches of a ClipLoader that may be ready, and one
 # What a clip goes through on a CPU, by what the loader reads.
 STAGES = {
     "videos": (DECODE, RESIZE, DIS, LABELS.format(rule="corrected")),
-    "JPEG folders": (EXAMINE, JPEG_RESIZED, LABELS.format(rule="corrected")),
+    "JPEG folders": (READ, JPEG_RESIZED, LABELS.format(rule="corrected")),
 }
 
 

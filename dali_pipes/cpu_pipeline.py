@@ -1,7 +1,7 @@
 """DALI pipelines on the CPU: what the loader runs where there is no GPU, or flow is DIS.
 
     videos:   workers decode, resize and compute flow -> DALI crops, flips, batches, prefetches
-    folders:  workers choose and examine images -> DALI reads, decodes, resizes, crops, flips
+    folders:  workers read and examine images -> DALI decodes, resizes, crops, flips
 
 Both give (frames, flow, report, reason); see `dali_pipes.fetch` for the last two. Crop and flip
 are data: DALI draws nothing, so every form of the pipeline yields the same clips.
@@ -69,27 +69,26 @@ def image_pipeline(fetch: FetchImages, batch_size: int, workers: int, prefetch: 
 def image_graph(
     fetch: FetchImages, workers: int, prefetch: int, device: Literal["cpu", "mixed"]
 ) -> Any:
-    """Read, decode on `device`, resize, crop and flip."""
+    """Decode on `device`, resize, crop and flip."""
     from nvidia.dali import fn, types
 
-    *paths, crop, flip, mask, report, reason = source(
-        fetch, min(workers, 1), prefetch, [(types.UINT8, "")] * 3
+    rgb, u, v, crop, flip, mask, report, reason = source(
+        fetch, min(workers, 1), prefetch, [(types.UINT8, "")] * 3, batch=True
     )
     size = fetch.spec.size
     side, mirrored = np.full(2, size, np.float32), flip * np.array([0, size], np.float32)
     whole = np.array(fetch.spec.resize, np.float32)
     start, end = (crop + mirrored) / whole, (crop + side - mirrored) / whole
 
-    def image(path: Any, kind: Any) -> Any:
+    def image(encoded: Any, kind: Any) -> Any:
         decoded = fn.decoders.image(
-            fn.io.file.read(path),
+            encoded,
             device=device,
             output_type=kind,
             jpeg_fancy_upsampling=True,  # a GPU as a CPU
         )
         return resized_part(decoded, start, end, size)
 
-    rgb, u, v = paths
     flow = fn.cat(image(u, types.GRAY), image(v, types.GRAY), axis=2)
     mask = fn.reshape(mask, shape=[1, 1, 2])
     return image(rgb, types.RGB), flow ^ (mask.gpu() if device == "mixed" else mask), report, reason
@@ -113,8 +112,17 @@ def resized_part(images: Any, start: Any, end: Any, size: int) -> Any:
     )
 
 
-def source(fetch: Fetch, workers: int, prefetch: int, kinds: list[tuple[Any, str]]) -> Any:
-    """The outputs of a fetch as graph nodes; `kinds`: (type, layout) of its arrays."""
+def source(
+    fetch: Fetch,
+    workers: int,
+    prefetch: int,
+    kinds: list[tuple[Any, str]],
+    batch: bool = False,
+) -> Any:
+    """The outputs of a fetch as graph nodes; `kinds`: (type, layout) of its arrays.
+
+    `batch`: the fetch gives a batch at a time.
+    """
     from nvidia.dali import fn, types
 
     dtypes = [dtype for dtype, _ in kinds]
@@ -122,7 +130,8 @@ def source(fetch: Fetch, workers: int, prefetch: int, kinds: list[tuple[Any, str
     return fn.external_source(
         fetch,
         num_outputs=len(kinds) + 5,
-        batch=False,
+        batch=batch,
+        batch_info=batch,
         parallel=workers > 0,
         prefetch_queue_depth=prefetch if workers > 0 else None,
         dtype=[*dtypes, types.INT32, types.INT32, types.UINT8, types.INT64, types.UINT8],

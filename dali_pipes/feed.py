@@ -101,10 +101,10 @@ class Feed:
         samples = self.spec.clip_len if self.flow == "stored" else 1  # of a clip
         reports = outputs[2].as_array()[::samples]
         bad: dict[int, BadVideo] = {}
-        for sample in range(len(outputs[3])):
-            reason = os.fsdecode(bytes(outputs[3].at(sample)))
+        for place in range(len(clips)):
+            reason = os.fsdecode(bytes(outputs[3].at(place * samples)).rstrip(b"\0"))
             if reason:
-                bad.setdefault(sample // samples, BadVideo(*reason.split("\0")))
+                bad[place] = BadVideo(*reason.split("\0"))
         for place, shape in enumerate(outputs[0].shape() if samples == 1 else ()):
             if shape[0] < self.spec.clip_len and place not in bad:
                 reason = f"the GPU decoder gave {shape[0]} of {self.spec.clip_len} frames"
@@ -117,7 +117,7 @@ class Feed:
             flow = self._clips(outputs[1], good, samples)
             # There is a field for every frame sample, and a blank one where none is wanted.
             fields = 0 if self.flow == NO_FLOW else self.spec.flow_fields
-            flow = flow[:, :fields].contiguous()
+            flow = flow[:, :fields]
         return Received(
             reports[:, 0].tolist(),
             good,
@@ -174,7 +174,7 @@ class Feed:
         arguments = (self.spec, self.known, share, scratch)
         size = (self.batch_size, self.workers, self.prefetch)
         if self.flow == "stored":
-            images = FetchImages(cast(FrameFolders, self.source), *arguments)
+            images = FetchImages(cast(FrameFolders, self.source), *arguments, self.batch_size)
             if self.device.type == "cuda":
                 return gpu_pipeline.image_pipeline(images, *size, self.device.index)
             return cpu_pipeline.image_pipeline(images, *size)

@@ -1,7 +1,7 @@
 """From a slot of the stream to what a DALI pipeline takes in: the work of a decoding worker.
 
-A fetch is called with DALI's `SampleInfo` and never raises for a bad clip: it returns a
-placeholder of the same shapes, and the reason, by which the loader leaves the slot out.
+A fetch is called with DALI's `SampleInfo` or `BatchInfo` and never raises for a bad clip: it
+returns a placeholder of the same shapes, and the reason, by which the loader leaves the slot out.
 """
 
 import os
@@ -21,7 +21,7 @@ from dali_pipes.decode import BadVideo, TooShort, resized, words
 from dali_pipes.encoded import GPU_CODECS, encoded_clip
 from dali_pipes.flow import dis_flow, fitted, flow_size
 from dali_pipes.index import UNKNOWN, Index, Row, Survey, probe
-from dali_pipes.jpeg import damage, image_name
+from dali_pipes.jpeg import image_name, read_encoded
 from dali_pipes.lists import NO_START
 from dali_pipes.sources import FrameFolders, Source, VideoFiles
 from dali_pipes.trace import Trace
@@ -44,9 +44,9 @@ class Share(NamedTuple):
 class Fetch:
     """What all fetches share: which clip a slot is, where it starts, and how failures come back.
 
-    Every sample is (arrays of the kind ..., crop int32 [2], flip int32, flow mask uint8
-    [1,1,1,2], report int64 [4] = (slot, start frame, ns opening and decoding, ns at flow), reason
-    uint8 [n], empty if all is well).
+    Every clip is (arrays of the kind ..., crop int32 [2], flip int32, flow mask uint8 [1,1,1,2],
+    report int64 [4] = (slot, start frame, ns opening and decoding, ns at flow), reason uint8 [n],
+    empty if all is well). It is one sample of DALI's.
     """
 
     def __init__(
@@ -58,13 +58,16 @@ class Fetch:
         self._unwritten: list[Row] = []
         self._written = time.monotonic()
 
-    def __call__(self, info: Any) -> Arrays:
-        number, part = self._number(info.idx_in_epoch)
+    def __call__(self, info: Any) -> Any:
+        return self.clip(info.idx_in_epoch)
+
+    def clip(self, number: int) -> Arrays:
+        """The clip in the `number`-th slot of the share."""
         slot = self.share.slot(number)
         clip = clip_at(slot, len(self.source), self.spec)
         start, reason = -1, b""
         try:
-            start, arrays = self._clip(clip, part)
+            start, arrays = self._read(clip)
         except BadVideo as error:
             arrays = self.placeholder()
             reason = os.fsencode("\0".join((error.path, error.stage, error.reason)))
@@ -81,19 +84,15 @@ class Fetch:
             np.frombuffer(reason, np.uint8),
         )
 
-    def _number(self, sample: int) -> tuple[int, int]:
-        """Which slot of the share a sample belongs to, and which part of the clip it is."""
-        return sample, 0
-
-    def read(self, item: int, numbers: range, part: int) -> Arrays:
-        """The arrays of a clip, or of a part of it. Raises BadVideo."""
+    def read(self, item: int, numbers: range) -> Arrays:
+        """The arrays of a clip. Raises BadVideo."""
         raise NotImplementedError
 
     def placeholder(self) -> Arrays:
         """Arrays of the shapes that `read` returns."""
         raise NotImplementedError
 
-    def _clip(self, clip: Clip, part: int) -> tuple[int, Arrays]:
+    def _read(self, clip: Clip) -> tuple[int, Arrays]:
         path = self.source.paths[clip.video]
         self.trace.write("open", path)
         frames, decoded = self._counts(clip.video)
@@ -102,7 +101,7 @@ class Fetch:
             numbers = range(start, start + self.spec.needs, self.spec.stride)
             self.trace.write("decode", path)
             try:
-                return start, self.read(clip.video, numbers, part)
+                return start, self.read(clip.video, numbers)
             except TooShort as error:
                 if attempt or not 0 < error.frames < frames:
                     raise
@@ -177,7 +176,7 @@ def _end_with(sentinel: int) -> None:
 class FetchClips(Fetch):
     """Resized frames uint8 [T,h,w,3] and DIS flow, coded, uint8 [F,h,w,2]."""
 
-    def read(self, item: int, numbers: range, part: int) -> Arrays:
+    def read(self, item: int, numbers: range) -> Arrays:
         frames, native = self.source.read_clip(item, numbers, self.spec.resize)
         self.trace.write("flow", self.source.paths[item])
         flow = dis_flow(frames, native)
@@ -193,7 +192,7 @@ class FetchClips(Fetch):
 class FetchFrames(FetchClips):
     """Resized frames only; DALI takes no empty arrays, so flow is one field of zeros."""
 
-    def read(self, item: int, numbers: range, part: int) -> Arrays:
+    def read(self, item: int, numbers: range) -> Arrays:
         frames, _ = self.source.read_clip(item, numbers[: self.spec.clip_len], self.spec.resize)
         return frames, np.zeros((1, *self.spec.resize, 2), np.uint8)
 
@@ -222,7 +221,7 @@ class FetchEncoded(Fetch):
         super().__init__(source, spec, known, share, scratch)
         self._codecs = codecs if isinstance(source, VideoFiles) else ()
 
-    def read(self, item: int, numbers: range, part: int) -> Arrays:
+    def read(self, item: int, numbers: range) -> Arrays:
         path = self.source.paths[item]
         encoded = encoded_clip(path, numbers, self._codecs) if self._codecs else None
         if encoded is None:
@@ -254,39 +253,67 @@ class FetchEncoded(Fetch):
 
 
 class FetchImages(Fetch):
-    """One frame a sample: the paths of its RGB, u and v images, each examined first.
+    """A batch of clips at once, an image a sample: encoded RGB, u and v, uint8 [n] each.
 
-    Fields beyond the last are asked for once more; who assembles the clip drops them.
+    Of `batch_size` clips of T frames it gives batch_size * T samples, what a clip has besides
+    images T times and as one array each: DALI takes long over many small ones. Reasons are padded
+    with zeros. Images are read once: what was examined is what DALI decodes.
     """
 
     source: FrameFolders
 
     def __init__(
-        self, source: FrameFolders, spec: ClipSpec, known: Survey, share: Share, scratch: Path
+        self,
+        source: FrameFolders,
+        spec: ClipSpec,
+        known: Survey,
+        share: Share,
+        scratch: Path,
+        batch_size: int,
     ) -> None:
         super().__init__(source, spec, known, share, scratch)
-        self._blank = os.path.join(scratch, "blank.jpg")
-        cv2.imwrite(self._blank, np.zeros((8, 8, 3), np.uint8))
+        self.batch_size = batch_size
+        self._blank = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1]
 
-    def _number(self, sample: int) -> tuple[int, int]:
-        return divmod(sample, self.spec.clip_len)
+    def __call__(self, info: Any) -> Any:
+        first = info.iteration * self.batch_size
+        clips = [self.clip(first + n) for n in range(self.batch_size)]
+        frames = self.spec.clip_len
+        images = [
+            [image for clip in clips for image in clip[kind * frames : (kind + 1) * frames]]
+            for kind in range(_KINDS)
+        ]
+        *facts, reasons = zip(*(clip[_KINDS * frames :] for clip in clips), strict=True)
+        padded = np.array([reason.tobytes() for reason in reasons])[:, None].view(np.uint8)
+        return (
+            *images,
+            *(np.repeat(fact, frames, axis=0) for fact in (*map(np.stack, facts), padded)),
+        )
 
-    def read(self, item: int, numbers: range, part: int) -> Arrays:
+    def read(self, item: int, numbers: range) -> Arrays:
+        """All images of RGB, then of u, then of v; blank ones where flow has fewer fields."""
         frames, *flow = self.source.folders(item)
-        field = min(part, self.spec.flow_fields - 1)
-        images = [(frames, numbers[part]), *((folder, numbers[field]) for folder in flow)]
-        return tuple(self._examined(folder, number) for folder, number in images)
-
-    def _examined(self, folder: str, number: int) -> NDArray[np.uint8]:
-        path = os.path.join(folder, image_name(number + 1))
-        try:
-            with open(path, "rb") as file:
-                wrong = damage(file.read())
-        except OSError as error:
-            wrong = words(error)
-        if wrong:
-            raise BadVideo(path, "decode", wrong)
-        return np.frombuffer(os.fsencode(path), np.uint8)
+        fields = numbers[: self.spec.flow_fields]
+        blank = (self._blank,) * (self.spec.clip_len - len(fields))
+        images = [_examined(frames, number) for number in numbers[: self.spec.clip_len]]
+        for folder in flow:
+            images += [*(_examined(folder, number) for number in fields), *blank]
+        return tuple(images)
 
     def placeholder(self) -> Arrays:
-        return (np.frombuffer(os.fsencode(self._blank), np.uint8),) * 3
+        return (self._blank,) * (_KINDS * self.spec.clip_len)
+
+
+_KINDS = 3  # RGB, u, v
+
+
+def _examined(folder: str, number: int) -> NDArray[np.uint8]:
+    """The bytes of an image. Raises BadVideo."""
+    path = os.path.join(folder, image_name(number + 1))
+    try:
+        return read_encoded(path)
+    except OSError as error:
+        wrong = words(error)
+    except ValueError as error:
+        wrong = str(error)
+    raise BadVideo(path, "decode", wrong)

@@ -2,7 +2,7 @@
 
     videos:   workers examine packets -> NVDEC decodes -> resize -> crop, flip
                                                        -> fitted frames for TV-L1, or hardware flow
-    folders:  workers examine images  -> NVJPEG decodes -> resize -> crop, flip
+    folders:  workers read and examine images -> NVJPEG decodes -> resize, crop, flip
 
 What NVDEC cannot decode, workers do; the rest of the graph is the same. `device` "cpu" runs the
 graphs without a GPU, for codecs that DALI decodes on a CPU; None for `device_id` lets them be

@@ -67,12 +67,18 @@ def _end_of_scan(data: bytes, at: int) -> int:
     return len(data)
 
 
-def read_image(path: str) -> NDArray[np.uint8]:
-    """A JPEG file -> uint8 RGB [H,W,3]. Raises OSError, or ValueError that says what is wrong."""
+def read_encoded(path: str) -> NDArray[np.uint8]:
+    """The bytes of a JPEG file [n]. Raises OSError, or ValueError that says what is wrong."""
     with open(path, "rb") as file:
         data = file.read()
-    wrong = damage(data)
-    image = None if wrong else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if wrong := damage(data):
+        raise ValueError(wrong)
+    return np.frombuffer(data, np.uint8)
+
+
+def read_image(path: str) -> NDArray[np.uint8]:
+    """A JPEG file -> uint8 RGB [H,W,3]. Raises OSError, or ValueError that says what is wrong."""
+    image = cv2.imdecode(read_encoded(path), cv2.IMREAD_COLOR_RGB)
     if image is None:
-        raise ValueError(wrong or "cannot be decoded")
+        raise ValueError("cannot be decoded")
     return cast(NDArray[np.uint8], image)

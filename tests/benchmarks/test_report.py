@@ -73,7 +73,7 @@ def test_a_stage_that_differs_from_the_loader_is_not_timed(
 def test_jpeg_decoders_must_show_what_opencv_shows(
     prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = inputs.some_images(prepared, 2)
+    images = stages.read_images(inputs.some_image_paths(prepared, 2))
     assert [len(kind) for kind in images] == [32, 32, 32]
     stages.jpeg_decoder(images)()
     stages.jpeg_decoder(images, resize=True)()
