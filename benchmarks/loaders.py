@@ -13,13 +13,17 @@ from dali_pipes import ClipLoader
 from kernels.cpu_labels import cores
 
 Row = dict[str, Any]
-AHEAD = 5  # batches of a ClipLoader that may be ready, and one
 
 # What a clip goes through on a CPU, by what the loader reads.
 STAGES = {
     "videos": (DECODE, RESIZE, DIS, LABELS.format(rule="corrected")),
     "JPEG folders": (READ, JPEG_RESIZED, LABELS.format(rule="corrected")),
 }
+
+
+def ahead(prefetch: int = 2) -> int:
+    """Batches of a ClipLoader that may be ready, and one."""
+    return 2 * prefetch + 1  # DALI prepares so many before its graph and behind
 
 
 def whole(
@@ -46,7 +50,7 @@ def whole(
             {name: partial(clips_of, loader) for name, loader in loaders.items()},
             rounds=5,
             seconds=seconds,
-            drained=AHEAD,
+            drained=ahead(),
         )
     finally:
         for loader in loaders.values():

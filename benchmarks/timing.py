@@ -75,20 +75,20 @@ def interleaved(
     streams: Mapping[str, Callable[[], int]],
     rounds: int = 3,
     seconds: float = 2.0,
-    drained: int = 3,
+    drained: int | Mapping[str, int] = 3,
 ) -> dict[str, Timing]:
     """Seconds a clip of rival streams of batches, measured in turns: noise then hits them alike.
 
     A stream gives its next batch when called and returns how many clips that had. It may work
-    ahead: a turn begins once the one before has done so, and its first `drained` batches, which
-    were ready, are not timed.
+    ahead: a turn begins once the one before has done so, and its first `drained` batches (of a
+    mapping: none where it has no number), which were ready, are not timed.
     """
     measured: dict[str, list[float]] = {name: [] for name in streams}
     for _ in range(rounds):
         for name, next_batch in streams.items():
             if len(streams) > 1:
                 settle()
-            for _ in range(drained):
+            for _ in range(drained if isinstance(drained, int) else drained.get(name, 0)):
                 next_batch()
             clips, start = 0, time.perf_counter()
             while (elapsed := time.perf_counter() - start) < seconds or not clips:
@@ -97,7 +97,7 @@ def interleaved(
     return {name: summary(values) for name, values in measured.items()}
 
 
-def settle(at_most: float = 10.0) -> None:
+def settle(at_most: float = 60.0) -> None:
     """Wait until this process and those it has started have nothing to do."""
     end = time.monotonic() + at_most
     before = _processor_seconds()

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import train
 from benchmarks import timing
 from benchmarks.ceilings import Ceilings, measure
-from benchmarks.loaders import AHEAD
+from benchmarks.loaders import ahead
 from benchmarks.stages import of_ceiling
 from dali_pipes.flow import FLOW_CHOICES
 from model.distributed import joined
@@ -88,7 +88,7 @@ def _measure(run: train.Run, seconds: float) -> Measured:
         {"real batches": lambda: real_step(run), "cached batches": lambda: step(run, next(kept))},
         3,
         seconds,
-        AHEAD,
+        {"real batches": ahead(run.args.prefetch)},
     )
     steps = _watched(run)
     waiting = sum(one.had_batch - one.began for one in steps)
@@ -120,7 +120,7 @@ def _operations(run: train.Run, batch: train.ClipBatch) -> int:
 
 def _watched(run: train.Run) -> list[Step]:
     """Steps with real batches, once what was prepared ahead is used up."""
-    for _ in range(AHEAD):
+    for _ in range(ahead(run.args.prefetch)):
         real_step(run)
     first = time.perf_counter()
     steps = []

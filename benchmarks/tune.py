@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks import timing
+from benchmarks.loaders import ahead
 from benchmarks.training import real_step, running, step
 from kernels.cpu_labels import cores
 
@@ -67,8 +68,7 @@ def training(flag: str, values: Iterable[int], flags: list[str], seconds: float)
     """Steps with batches of the loader."""
     for value in values:
         with running([*flags, flag, str(value)]) as run:
-            ahead = run.args.prefetch + 2  # prepared while there was nothing to do
-            timed = timed_steps(partial(real_step, run), ahead, seconds)
+            timed = timed_steps(partial(real_step, run), ahead(run.args.prefetch), seconds)
         yield {"flag": flag, "value": value, "batches": "real"} | timed.per(1)
 
 
