@@ -82,6 +82,7 @@ def real_step(run: train.Run) -> int:
 def _measure(run: train.Run, seconds: float) -> Measured:
     kept = cycle([run.loader.next_batch() for _ in range(CACHED)])
     step(run, next(kept))
+    timing.settle()  # the loader prepares batches
     ceilings = measure(run.ranks.device, DTYPES[run.precision.name], seconds)
     flops = _operations(run, next(kept))
     times = timing.interleaved(
@@ -105,6 +106,7 @@ def _measure(run: train.Run, seconds: float) -> Measured:
     speed = times["cached batches"].seconds / times["real batches"].seconds
     rows[0]["of_cached"] = timing.digits(speed)
     on = "GPU" if run.ranks.device.type == "cuda" else "all cores"
+    timing.settle()
     alone = timing.timed(lambda: step(run, next(kept)), seconds).per(args.bs)
     stage: Row = {"section": "stage", "stage": "training step", "on": on} | alone
     stage |= of_ceiling(alone["us_per_clip"], flops, ceilings.matmul)
