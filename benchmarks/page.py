@@ -116,13 +116,20 @@ def _short(number: int) -> str:
 def rival_bars(rows: Sequence[Row]) -> Figure:
     figure, axes = _axes(0.34 * len(rows) + 1)
     rows = sorted(rows, key=lambda row: row["us_per_clip"])
-    names = [f"{row['loader']}, {row['input']}, {row['section']}" for row in rows]
+    names = [
+        f"{row['loader']}, {row['input']}, {row['section']}{_other_frames(row)}" for row in rows
+    ]
     spread = [row["clips_per_s"] * row["iqr_percent"] / 200 for row in rows]
     ours = [BLUE if row["loader"].startswith("ClipLoader") else GREY for row in rows]
     axes.barh(names, [row["clips_per_s"] for row in rows], xerr=spread, color=ours)
     axes.set(xlabel="clips/s")
     axes.invert_yaxis()
     return figure
+
+
+def _other_frames(row: Row) -> str:
+    frames = row.get("frames", "same")
+    return "" if frames == "same" else f"\nframes: {frames}"
 
 
 def _axes(height: float) -> tuple[Figure, Any]:

@@ -55,7 +55,7 @@ def peers(videos: Path, seconds: float, batch_size: int = 4, workers: int = 2) -
             loader = f"DataLoader + {name}"
             try:
                 read = reader()
-                found[loader] = {"frames": different(read, samples)}
+                found[loader] = returned(read, samples)
             except Exception as error:  # whatever a foreign package raises
                 found[loader] = {"note": _reason(name, error)}
                 continue
@@ -181,8 +181,8 @@ def _grey(image: Array) -> Array:
     return small - small.mean()
 
 
-def different(read: Read, samples: Sequence[Sample]) -> str:
-    """ "same", or how many of the samples' frames a decoder returns others for."""
+def returned(read: Read, samples: Sequence[Sample]) -> Row:
+    """`frames`: "same", or for how many of the samples' a decoder returns others; `note`: which."""
     total, wrong, first = 0, 0, ""
     for sample in samples:
         images = read(sample.path, sample.numbers)
@@ -192,7 +192,9 @@ def different(read: Read, samples: Sequence[Sample]) -> str:
             if instead:
                 wrong += 1
                 first = first or f"{Path(sample.path).name} frame {number}: {instead}"
-    return f"other: {wrong} of {total} frames differ, first at {first}" if wrong else "same"
+    if not wrong:
+        return {"frames": "same"}
+    return {"frames": f"{wrong} of {total} are others", "note": f"first {first}"}
 
 
 def other_frame(image: Array, number: int, sample: Sample) -> str:

@@ -14,7 +14,7 @@ from benchmarks.compare import BadRun, identity, read_run
 Row = dict[str, Any]
 README = timing.RESULTS.parents[1] / "README.md"
 BEGIN, END = "<!-- benchmark -->\n", "<!-- /benchmark -->"
-SECTIONS = ("stage", "loader", "training", "peers", "published")  # curves are left to the report
+SECTIONS = ("published", "peers", "loader", "training", "stage")  # curves are left to the report
 
 
 def main(readme: Path = README, results: Path = timing.RESULTS) -> int:
@@ -49,15 +49,15 @@ def described(run: Row) -> str:
     lines = [
         f"{', '.join(facts)}; {run['date'][:10]}, commit {run['commit']}, `{run['command']}`:",
         "",
-        "| | | clips/s | spread | ratio |",
-        "|---|---|--:|--:|--:|",
-        *(_line(row) for row in run["results"] if _shown(row)),
+        "| | | clips/s | spread | ratio | frames |",
+        "|---|---|--:|--:|--:|---|",
+        *(_line(row) for section in SECTIONS for row in run["results"] if _shown(row, section)),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _shown(row: Row) -> bool:
-    return row["section"] in SECTIONS and "clips_per_s" in row
+def _shown(row: Row, section: str) -> bool:
+    return row["section"] == section and "clips_per_s" in row
 
 
 def _line(row: Row) -> str:
@@ -65,7 +65,8 @@ def _line(row: Row) -> str:
     ratio = "" if "ratio" not in row else f"{row['ratio']}"
     if "ratio_low" in row:
         ratio += f" ({row['ratio_low']}–{row['ratio_high']})"
-    cells = (row["section"], name, row["clips_per_s"], f"{row['iqr_percent']} %", ratio)
+    cells = [row["section"], name, row["clips_per_s"], f"{row['iqr_percent']} %", ratio]
+    cells += [row.get("frames", "")]
     return f"| {' | '.join(map(str, cells))} |"
 
 

@@ -25,14 +25,14 @@ def test_frames_are_told_from_their_neighbours(
     source, frames, left_out = peers._sound(VideoFiles.found(few_samples))
     assert left_out == 0
     samples = list(peers._samples(peers.Clips(source, frames, ClipSpec(), read_frames)))
-    assert peers.different(read_frames, samples) == "same"
+    assert peers.returned(read_frames, samples) == {"frames": "same"}
     brighter = lambda *a: (read_frames(*a) * 0.9 + 8).astype("uint8")  # noqa: E731
-    assert peers.different(brighter, samples) == "same"
+    assert peers.returned(brighter, samples) == {"frames": "same"}
     first = samples[0].numbers[0]
-    told = peers.different(off_by_one, samples)
-    assert told.startswith("other: 48 of 48 frames differ, first at ")
-    assert told.endswith(f"frame {first}: is frame {first + 1}")
-    assert "no frame near" in peers.different(upside_down, samples)
+    told = peers.returned(off_by_one, samples)
+    assert told["frames"] == "48 of 48 are others"
+    assert told["note"].endswith(f"frame {first}: is frame {first + 1}")
+    assert "no frame near" in peers.returned(upside_down, samples)["note"]
 
 
 def test_peers_are_timed_beside_the_loader_or_say_why_not(
@@ -54,7 +54,7 @@ def test_peers_are_timed_beside_the_loader_or_say_why_not(
         exact["us_per_clip"] / by_name["ClipLoader"]["us_per_clip"], rel=0.02
     )
     assert exact["ratio_low"] <= exact["ratio"] <= exact["ratio_high"]
-    assert late["frames"].startswith("other: 32 of 32")
+    assert late["frames"] == "32 of 32 are others"
     assert by_name["DataLoader + absent"]["note"].startswith("absent is not installed")
     assert "us_per_clip" not in by_name["DataLoader + absent"]
 
