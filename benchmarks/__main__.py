@@ -122,6 +122,9 @@ def measure(args: argparse.Namespace) -> Report:
     videos = inputs.few_videos(given, args.out)
     prepared = inputs.in_published_layout(videos, args.out)
 
+    if {"stages", "loader"} & set(args.only):
+        clips = inputs.some_clips(videos, STAGE_CLIPS)
+        paths = inputs.some_image_paths(prepared, STAGE_CLIPS)
     network = ["--model", args.model, "--width", str(args.width), "--bs", str(args.bs)]
 
     if {"stages", "training"} & set(args.only):
@@ -132,8 +135,6 @@ def measure(args: argparse.Namespace) -> Report:
     if "stages" in args.only:
         assert report.trained is not None
         say("stages")
-        clips = inputs.some_clips(videos, STAGE_CLIPS)
-        paths = inputs.some_image_paths(prepared, STAGE_CLIPS)
         ceilings = report.trained.ceilings
         report.rows += stages.on_cpu(clips, paths, ceilings, args.seconds)
         if device.type == "cuda":
@@ -144,8 +145,7 @@ def measure(args: argparse.Namespace) -> Report:
         from benchmarks.loaders import whole as whole_loader
 
         say("whole loader")
-        alone = [row for row in report.rows if row["section"] == "stage"]
-        report.rows += whole_loader(videos, prepared, device, alone, args.seconds, args.bs)
+        report.rows += whole_loader(videos, prepared, device, clips, paths, args.seconds, args.bs)
     if "peers" in args.only:
         from benchmarks.peers import peers
 
@@ -167,7 +167,7 @@ def measure(args: argparse.Namespace) -> Report:
 
 def costs(rows: Sequence[Row], device: torch.device) -> list[Cost]:
     """What a clip of a training run from videos costs, stage by stage."""
-    from benchmarks import gpu_stages, loaders
+    from benchmarks import gpu_stages, stages
 
     stage = {row["stage"]: row for row in rows if row["section"] == "stage"}
     if device.type == "cuda":
@@ -176,7 +176,7 @@ def costs(rows: Sequence[Row], device: torch.device) -> list[Cost]:
             for name, resource in gpu_stages.PATH.items()
             if name in stage
         ]
-    path = [*loaders.STAGES["videos"], "training step"]
+    path = [*stages.PATH, "training step"]
     return [Cost(name, "CPU cores", stage[name]["cpu_us_per_clip"]) for name in path]
 
 

@@ -30,11 +30,13 @@ Row = dict[str, Any]
 Images = NDArray[np.uint8]
 SPEC = ClipSpec()
 
-# The stages that the whole loader is made of, by name.
 DECODE, RESIZE, DIS = "decode", "resize and crop", "flow: DIS, resized frames"
 READ = "JPEG reading and examining, with flow"
 JPEG, JPEG_RESIZED = "JPEG decode, with flow", "JPEG decode, resize, crop, with flow"
 LABELS = "labels, {rule}"
+
+# What a clip of a video goes through on a CPU.
+PATH = (DECODE, RESIZE, DIS, LABELS.format(rule="corrected"))
 
 
 def decode(clips: Clips) -> list[Images]:
@@ -125,6 +127,35 @@ def on_cpu(clips: Clips, paths: list[list[str]], ceilings: Ceilings, seconds: fl
 def read_images(paths: list[list[str]]) -> list[list[Images]]:
     """Encoded RGB, u and v images, examined. Raises OSError, or ValueError on a damaged one."""
     return [[read_encoded(path) for path in kind] for kind in paths]
+
+
+def from_videos(clips: Clips) -> Callable[[], int]:
+    """A call that does all stages of `clips`, one after another on one core; how many they are."""
+
+    def call() -> int:
+        with threads(1):
+            cv2.setNumThreads(1)
+            native = decode(clips)
+            small = resize(native)
+            clip_labels(crop(clips, small), crop(clips, flow(small, native)))
+        return len(clips)
+
+    return call
+
+
+def from_images(paths: list[list[str]], clips: Clips) -> Callable[[], int]:
+    """The same of the JPEG images of as many clips; labels are those of `clips`."""
+    with threads(1):
+        decoder = jpeg_decoder(read_images(paths), resize=True)
+
+    def call() -> int:
+        with threads(1):
+            read_images(paths)
+            decoder()
+            clip_labels(clips.batch.frames, clips.batch.flow)
+        return len(clips)
+
+    return call
 
 
 def of_ceiling(us_per_clip: float, work: float, rate: float) -> Row:
