@@ -106,7 +106,6 @@ def by_list_length(videos: Path, device: torch.device, seconds: float) -> Iterat
             if length in LENGTHS[::2]:
                 taken = _taken(loader, seconds)
                 loaded.append(_row("loader", "list length", length) | taken.per(1))
-            loader.close()
     yield from [*opened, *loaded]
 
 

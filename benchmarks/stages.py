@@ -65,8 +65,8 @@ def crop(clips: Clips, small: Sequence[Images]) -> Images:
     return np.stack(cut)
 
 
-def verify(clips: Clips) -> tuple[list[Images], list[Images]]:
-    """(native, resized) frames; exits unless the stages give what the loader gave."""
+def through(clips: Clips) -> tuple[list[Images], list[Images], dict[str, NDArray[Any]]]:
+    """Native frames, resized frames, and what a batch has: all stages, one after another."""
     native = decode(clips)
     small = resize(native)
     fields = crop(clips, flow(small, native))
@@ -74,7 +74,13 @@ def verify(clips: Clips) -> tuple[list[Images], list[Images]]:
     fields[mirrored, ..., 0] = 255 - fields[mirrored, ..., 0]
     frames = crop(clips, small)
     labels = clip_labels(frames, fields)
-    for name, found in {"frames": frames, "flow": fields, "labels": labels}.items():
+    return native, small, {"frames": frames, "flow": fields, "labels": labels}
+
+
+def verify(clips: Clips) -> tuple[list[Images], list[Images]]:
+    """(native, resized) frames; exits unless the stages give what the loader gave."""
+    native, small, batch = through(clips)
+    for name, found in batch.items():
         different = np.flatnonzero(
             (found != getattr(clips.batch, name).numpy()).any(axis=tuple(range(1, found.ndim)))
         )
@@ -130,14 +136,16 @@ def read_images(paths: list[list[str]]) -> list[list[Images]]:
 
 
 def from_videos(clips: Clips) -> Callable[[], int]:
-    """A call that does all stages of `clips`, one after another on one core; how many they are."""
+    """A call that takes `clips` through all stages on one core and says how many they are.
+
+    Exits unless the stages give what the loader gave.
+    """
+    verify(clips)
+    cv2.setNumThreads(1)
 
     def call() -> int:
         with threads(1):
-            cv2.setNumThreads(1)
-            native = decode(clips)
-            small = resize(native)
-            clip_labels(crop(clips, small), crop(clips, flow(small, native)))
+            through(clips)
         return len(clips)
 
     return call

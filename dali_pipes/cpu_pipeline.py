@@ -47,16 +47,15 @@ def video_pipeline(fetch: FetchClips, batch_size: int, workers: int, prefetch: i
     return pipeline
 
 
-def image_pipeline(fetch: FetchImages, batch_size: int, workers: int, prefetch: int) -> "Pipeline":
+def image_pipeline(fetch: FetchImages, workers: int, prefetch: int) -> "Pipeline":
     """Frame folders, one frame a sample: uint8 [S,S,3], flow uint8 [S,S,2].
 
-    A batch of clips is batch_size * T samples; as quick as T outputs stacked, and quicker to
-    build.
+    A batch of N clips is N * T samples; as quick as T outputs stacked, and quicker to build.
     """
     from nvidia.dali import Pipeline
 
     pipeline = Pipeline(
-        batch_size=batch_size * fetch.spec.clip_len,
+        batch_size=fetch.batch_size * fetch.spec.clip_len,
         num_threads=max(1, workers),
         device_id=None,
         **worker_arguments(min(workers, 1), prefetch),

@@ -172,18 +172,21 @@ class Feed:
 
     def _build(self, share: Share, scratch: Path) -> "Pipeline":
         arguments = (self.spec, self.known, share, scratch)
-        size = (self.batch_size, self.workers, self.prefetch)
+        work = (self.workers, self.prefetch)
         if self.flow == "stored":
             images = FetchImages(cast(FrameFolders, self.source), *arguments, self.batch_size)
             if self.device.type == "cuda":
-                return gpu_pipeline.image_pipeline(images, *size, self.device.index)
-            return cpu_pipeline.image_pipeline(images, *size)
+                return gpu_pipeline.image_pipeline(images, *work, self.device.index)
+            return cpu_pipeline.image_pipeline(images, *work)
         if self.flow in GPU_FLOW:
             encoded = FetchEncoded(self.source, *arguments, self._codecs)
             grid = _finest_grid(self.device) if self.flow == "nvof" else None
-            return gpu_pipeline.video_pipeline(encoded, *size, self.device.index, grid)
+            return gpu_pipeline.video_pipeline(
+                encoded, self.batch_size, *work, self.device.index, grid
+            )
         fetch = FetchFrames if self.flow == NO_FLOW else FetchClips
-        return cpu_pipeline.video_pipeline(fetch(self.source, *arguments), *size)
+        clips = fetch(self.source, *arguments)
+        return cpu_pipeline.video_pipeline(clips, self.batch_size, *work)
 
     def _clips(self, output: Any, good: list[int], samples: int) -> Tensor:
         """A pipeline's output as one tensor of its good clips, without a copy if all are."""

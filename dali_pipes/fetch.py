@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.clips import Clip, ClipSpec, clip_at, clip_start
-from dali_pipes.decode import BadVideo, TooShort, resized, words
+from dali_pipes.decode import BadVideo, TooShort, resized
 from dali_pipes.encoded import GPU_CODECS, encoded_clip
 from dali_pipes.flow import dis_flow, fitted, flow_size
 from dali_pipes.index import UNKNOWN, Index, Row, Survey, probe
-from dali_pipes.jpeg import image_name, read_encoded
+from dali_pipes.jpeg import read_encoded
 from dali_pipes.lists import NO_START
-from dali_pipes.sources import FrameFolders, Source, VideoFiles
+from dali_pipes.sources import FrameFolders, Source, VideoFiles, read_numbered
 from dali_pipes.trace import Trace
 
 _WRITE_EVERY_SECONDS = 5.0  # what is lost when a worker ends is found out again
@@ -295,9 +295,10 @@ class FetchImages(Fetch):
         frames, *flow = self.source.folders(item)
         fields = numbers[: self.spec.flow_fields]
         blank = (self._blank,) * (self.spec.clip_len - len(fields))
-        images = [_examined(frames, number) for number in numbers[: self.spec.clip_len]]
+        shown = numbers[: self.spec.clip_len]
+        images = [read_numbered(frames, number, read_encoded) for number in shown]
         for folder in flow:
-            images += [*(_examined(folder, number) for number in fields), *blank]
+            images += [*(read_numbered(folder, number, read_encoded) for number in fields), *blank]
         return tuple(images)
 
     def placeholder(self) -> Arrays:
@@ -305,15 +306,3 @@ class FetchImages(Fetch):
 
 
 _KINDS = 3  # RGB, u, v
-
-
-def _examined(folder: str, number: int) -> NDArray[np.uint8]:
-    """The bytes of an image. Raises BadVideo."""
-    path = os.path.join(folder, image_name(number + 1))
-    try:
-        return read_encoded(path)
-    except OSError as error:
-        wrong = words(error)
-    except ValueError as error:
-        wrong = str(error)
-    raise BadVideo(path, "decode", wrong)

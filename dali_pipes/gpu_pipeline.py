@@ -83,13 +83,13 @@ def video_pipeline(
 
 
 def image_pipeline(
-    fetch: FetchImages, batch_size: int, workers: int, prefetch: int, device_id: int | None
+    fetch: FetchImages, workers: int, prefetch: int, device_id: int | None
 ) -> "Pipeline":
     """Frame folders, one frame a sample, as `cpu_pipeline.image_pipeline`."""
     from nvidia.dali import Pipeline
 
     pipeline = Pipeline(
-        batch_size=batch_size * fetch.spec.clip_len,
+        batch_size=fetch.batch_size * fetch.spec.clip_len,
         num_threads=max(1, workers),
         device_id=device_id,
         **worker_arguments(min(workers, 1), prefetch),

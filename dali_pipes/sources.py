@@ -6,7 +6,7 @@ turn out: the order of clips depends on the list alone.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -332,13 +332,13 @@ class FrameFolders(_Items):
         for folder, count in zip(folders, counts, strict=True):
             if not count:
                 raise BadVideo(self.paths[item], "open", f"{folder} has no {image_name(1)}")
-        height, width = self._image(item, 0).shape[:2]
+        height, width = read_numbered(self.paths[item], 0, read_image).shape[:2]
         return VideoInfo(min(counts[0], *(n + 1 for n in counts)), height, width, "jpeg")
 
     def read_clip(
         self, item: int, numbers: Sequence[int], resize: tuple[int, int] | None
     ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-        images = [self._image(item, number) for number in numbers]
+        images = [read_numbered(self.paths[item], number, read_image) for number in numbers]
         native = (images[0].shape[0], images[0].shape[1])
         if resize is not None:
             images = [decode.resized(image, resize) for image in images]
@@ -346,14 +346,18 @@ class FrameFolders(_Items):
             raise BadVideo(self.paths[item], "decode", "its frame size changes within the clip")
         return np.stack(images), native
 
-    def _image(self, item: int, number: int) -> NDArray[np.uint8]:
-        file = os.path.join(self.paths[item], image_name(number + 1))
-        try:
-            return read_image(file)
-        except ValueError as error:
-            raise BadVideo(file, "decode", str(error)) from error
-        except OSError as error:
-            raise BadVideo(file, "decode", decode.words(error)) from error
+
+def read_numbered(
+    folder: str, number: int, read: Callable[[str], NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """What `read` (of `dali_pipes.jpeg`) makes of image `number`, from 0. Raises BadVideo."""
+    file = os.path.join(folder, image_name(number + 1))
+    try:
+        return read(file)
+    except ValueError as error:
+        raise BadVideo(file, "decode", str(error)) from error
+    except OSError as error:
+        raise BadVideo(file, "decode", decode.words(error)) from error
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def test_image_graph_serialises(real_data: Path, tmp_path: Path) -> None:
     source = FrameFolders.found(frames / "rgb", frames / "flow/u", frames / "flow/v")
     known = Survey.unknown(len(source))
     fetch = FetchImages(source, ClipSpec(), known, Share(0, 1), tmp_path, 4)
-    assert b"mixed" in gpu_pipeline.image_pipeline(fetch, 4, 2, 2, None).serialize()
+    assert b"mixed" in gpu_pipeline.image_pipeline(fetch, 2, 2, None).serialize()
 
 
 def stub_tvl1(frames, crops, flips, resize, size) -> torch.Tensor:  # type: ignore[no-untyped-def]
