@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import timing
+from dali_pipes import gpu_pipeline
 from dali_pipes.decode import BadVideo, probe, read_frames
 from dali_pipes.flow import dis_flow, flow_size
 from dali_pipes.sources import VideoFiles
@@ -167,7 +168,7 @@ def cuda_tvl1(frames: Frames) -> Field:
 
 
 class NvidiaFlow:
-    """`fn.optical_flow` of clips of one size, as the GPU pipeline uses it; rebuilt for another."""
+    """NVIDIA's flow unit on clips of one size, as the GPU pipeline uses it; rebuilt for another."""
 
     def __init__(self, grid: int) -> None:
         self._grid = grid
@@ -185,7 +186,7 @@ class NvidiaFlow:
         @pipeline_def(batch_size=1, num_threads=1, device_id=0, prefetch_queue_depth=1)
         def graph() -> Any:
             source = fn.external_source(lambda: [self._frames], layout="FHWC")
-            return fn.optical_flow(source.gpu(), output_grid=self._grid, preset=0.0)
+            return gpu_pipeline.hardware_flow(source.gpu(), len(frames), self._grid)
 
         self._frames = frames
         if frames.shape != self._shape:

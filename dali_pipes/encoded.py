@@ -17,8 +17,9 @@ from dali_pipes.decode import TooShort, frames_of, opened
 if TYPE_CHECKING:
     import av
 
-# What DALI hands to NVDEC. Whether a GPU knows a codec is seen when it is tried.
-GPU_CODECS = ("h264", "hevc", "mpeg4", "vp8", "vp9", "av1", "mjpeg")
+# What DALI hands to NVDEC, by FFmpeg's names of the decoders (libdav1d: AV1). Whether a GPU knows
+# a codec is seen when it is tried.
+GPU_CODECS = ("h264", "hevc", "mpeg4", "vp8", "vp9", "libdav1d")
 _PIXEL_FORMATS = ("yuv420p", "yuvj420p")  # 8 bits, 4:2:0
 _SIDES = (144, 4096)  # px: within the limits of every codec on every GPU
 

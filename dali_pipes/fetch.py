@@ -26,6 +26,7 @@ from dali_pipes.lists import NO_START
 from dali_pipes.sources import FrameFolders, Source, VideoFiles, read_numbered
 from dali_pipes.trace import Trace
 
+_BLANK_SIDES = (64, 64)  # px: NVIDIA's flow unit takes none that are much smaller
 _WRITE_EVERY_SECONDS = 5.0  # what is lost when a worker ends is found out again
 
 Arrays = tuple[NDArray[Any], ...]
@@ -237,7 +238,7 @@ class FetchEncoded(Fetch):
         )
 
     def placeholder(self) -> Arrays:
-        return self._decoded(np.zeros((self.spec.frames_for_flow, 16, 16, 3), np.uint8))
+        return self._decoded(np.zeros((self.spec.frames_for_flow, *_BLANK_SIDES, 3), np.uint8))
 
     def _decoded(self, frames: NDArray[np.uint8]) -> Arrays:
         small = [resized(frame, self.spec.resize) for frame in frames[: self.spec.clip_len]]

@@ -69,7 +69,7 @@ def video_pipeline(
             frames = _resized(native[: spec.clip_len], spec.resize)
             whole = fn.resize(native, size=size, interp_type=types.INTERP_LINEAR, antialias=True)
         if flow_grid is not None:
-            flow = fn.optical_flow(whole, output_grid=flow_grid, preset=0.0)
+            flow = hardware_flow(whole, spec.frames_for_flow, flow_grid)
             flow = _resized(_coded(flow), spec.resize)
             whole = cropped(flow, crop, flip, spec.size) ^ _on(device, mask)
         return cropped(frames, crop, flip, spec.size), whole, report, reason
@@ -97,6 +97,20 @@ def image_pipeline(
     with pipeline:
         pipeline.set_outputs(*image_graph(fetch, workers, prefetch, "mixed"))
     return pipeline
+
+
+def hardware_flow(frames: Any, count: int, grid: int) -> Any:
+    """Flow of NVIDIA's unit from each frame to the next: [T,H,W,3] -> float32 px [T-1,h,w,2].
+
+    `count` is T; a clip that was cut short is filled up with black first. DALI's operator gives
+    the flow from a frame to the one before, so it is shown the frames last to first.
+    """
+    from nvidia.dali import fn
+
+    whole = fn.pad(frames, axis_names="F", shape=[count])
+    backwards = fn.sequence_rearrange(whole, new_order=list(reversed(range(count))))
+    flow = fn.optical_flow(backwards, output_grid=grid, preset=0.0)
+    return fn.sequence_rearrange(flow, new_order=list(reversed(range(count - 1))))
 
 
 def _on(device: Device, node: Any) -> Any:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from kernels import nvrtc
+
 if TYPE_CHECKING:
     import torch
 
 FOLDER = Path(__file__).parent
-OPTIONS = ("--std=c++17", "--fmad=false")  # no fused multiply-add: bits equal to the CPU's
 ASKED_SHARED_BYTES = 48 << 10  # a block gets this much shared memory; more has to be asked for
 
 Defines = tuple[tuple[str, int | float | str], ...]  # a float becomes a float32 literal
@@ -59,7 +60,7 @@ def _literal(value: int | float | str) -> str:
 class CudaDevice:
     """A GPU. Memory comes from torch; launches go to torch's current stream and wait for nothing.
 
-    The first use of a module compiles it and the first use of a table copies it; so call once
+    The first use of a module compiles it, or finds it compiled before, and the first use of a table copies it; so call once
     before capturing a CUDA graph.
     """
 
@@ -121,8 +122,10 @@ _tables: dict[tuple[int, int], tuple[NDArray[Any], "torch.Tensor"]] = {}
 @cache
 def _module(files: tuple[str, ...], defines: Defines, device: int) -> Any:
     import cupy
+    import torch
 
-    return cupy.RawModule(code=source(files, defines), options=OPTIONS)
+    architecture = nvrtc.architecture(torch.cuda.get_device_capability(device))
+    return cupy.RawModule(path=str(nvrtc.cubin_file(source(files, defines), architecture)))
 
 
 @cache

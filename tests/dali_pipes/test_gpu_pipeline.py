@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import create_autospec
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -138,6 +139,46 @@ def test_a_codec_that_the_gpu_refuses_is_decoded_by_workers(
     with pytest.raises(feed.LoaderStopped, match=r"stopped; the batch: .*a\.webm"):
         clips.next(Share(0, 1), [clip_at(n, 4, ClipSpec()) for n in range(4)])
     assert ["av1" in codecs for codecs in tried] == [True, False]
+
+
+def hardware_flow(clip: np.ndarray, grid: int = 1, device_id: int | None = 0) -> np.ndarray:
+    from nvidia.dali import Pipeline, fn
+
+    pipeline = Pipeline(batch_size=1, num_threads=1, device_id=device_id, prefetch_queue_depth=1)
+    with pipeline:
+        frames = fn.external_source(lambda: [clip], layout="FHWC")
+        frames = frames if device_id is None else frames.gpu()
+        pipeline.set_outputs(gpu_pipeline.hardware_flow(frames, 5, grid))
+    pipeline.build()
+    return np.asarray(pipeline.run()[0].as_cpu().at(0))
+
+
+def test_hardware_is_shown_the_next_frame_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator relates frame i + 1 to frame i; here it shows which frames it was given."""
+    from nvidia.dali import fn
+
+    def unit(frames, output_grid, preset):  # type: ignore[no-untyped-def]
+        return 16 * frames[1:] + frames[:-1]
+
+    monkeypatch.setattr(fn, "optical_flow", unit)
+    clip = np.arange(1, 6, dtype=np.uint8).reshape(5, 1, 1, 1)
+    assert hardware_flow(clip, device_id=None).ravel().tolist() == [0x12, 0x23, 0x34, 0x45]
+    assert hardware_flow(clip[:3], device_id=None).ravel().tolist() == [0x12, 0x23, 0x30, 0]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("grid", [1, 4])
+def test_hardware_flow_points_to_the_next_frame(grid: int) -> None:
+    """A texture moves by another step each frame, so that a field out of place shows."""
+    noise = np.random.default_rng(1).standard_normal((200, 240, 3))
+    texture = cv2.GaussianBlur(noise, (0, 0), 2)
+    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    steps = np.array([[3, 1], [-2, 2], [1, -3], [4, 0]])  # px right, px down
+    places = 30 - np.concatenate([[[0, 0]], steps.cumsum(0)])
+    clip = np.stack([texture[y : y + 128, x : x + 160] for x, y in places])
+    flow = hardware_flow(clip, grid)
+    inner = flow[:, 32 // grid : -32 // grid, 32 // grid : -32 // grid]
+    np.testing.assert_allclose(np.median(inner, (1, 2)), steps, atol=0.3)
 
 
 @pytest.mark.gpu
