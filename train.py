@@ -29,8 +29,8 @@ from dali_pipes.flow import FLOW_CHOICES
 from dali_pipes.loader import NothingUsable
 from dali_pipes.running import LoaderStopped
 from dali_pipes.sources import open_source, split
-from kernels.difficulty import motion_confidence
-from kernels.label_schema import NAMES
+from kernels.labels.difficulty import motion_confidence
+from kernels.labels.schema import NAMES
 from kernels.stages import nvtx_range
 from model import BACKBONES, checkpoint, curriculum
 from model.distributed import NoDevice, Ranks, joined

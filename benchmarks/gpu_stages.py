@@ -60,7 +60,7 @@ def on_gpu(
     rows.append(_row("JPEG decode, with flow, GPU", timed, count, work=moved, rate=ceilings.copy))
 
     fitting = np.stack([fitted(frame) for frame in native[0]])
-    from kernels import cuda_flow
+    from kernels.flow import cuda as cuda_flow
 
     pairs = torch.from_numpy(fitting)[None].cuda().repeat(16, 1, 1, 1, 1)
     rows.append(_row(TVL1, timing.timed_on_gpu(lambda: cuda_flow.tvl1_flow(pairs)), len(pairs)))

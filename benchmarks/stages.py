@@ -23,8 +23,8 @@ from dali_pipes.cpu_pipeline import resized_part
 from dali_pipes.decode import read_clip, resized
 from dali_pipes.flow import dis_flow, fitted, tvl1_flow
 from dali_pipes.jpeg import read_encoded
-from kernels.label_schema import RULES
 from kernels.labels import clip_labels
+from kernels.labels.schema import RULES
 
 Row = dict[str, Any]
 Images = NDArray[np.uint8]

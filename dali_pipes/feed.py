@@ -198,7 +198,7 @@ class Feed:
         return tensor if len(good) == len(tensor) else tensor[good]
 
     def _tvl1_flow(self, output: Any, clips: list[tuple[int, Clip]]) -> Tensor:
-        from kernels.cuda_flow import tvl1_crops
+        from kernels.flow.cuda import tvl1_crops
 
         spec = self.spec
         if not clips:

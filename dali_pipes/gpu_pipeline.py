@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dali_pipes.cpu_pipeline import cropped, image_graph, source, worker_arguments
 from dali_pipes.fetch import FetchEncoded, FetchImages
-from kernels.label_schema import FLOW_LIMIT_PX
+from kernels.labels.schema import FLOW_LIMIT_PX
 
 if TYPE_CHECKING:
     from nvidia.dali import Pipeline
@@ -110,7 +110,7 @@ def _resized(frames: Any, size: tuple[int, int]) -> Any:
 
 
 def _coded(flow: Any) -> Any:
-    """Pixels per frame -> bytes: kernels.flow_code.encode."""
+    """Pixels per frame -> bytes: kernels.flow.code.encode."""
     from nvidia.dali import fn, math, types
 
     limited = math.clamp(flow, -FLOW_LIMIT_PX, FLOW_LIMIT_PX)

@@ -25,8 +25,8 @@ from dali_pipes.flow import NO_FLOW, resolve_flow
 from dali_pipes.index import UNKNOWN, Index, survey
 from dali_pipes.lists import NO_START
 from dali_pipes.sources import Source, open_source
-from kernels.label_schema import LABELS, Rule
 from kernels.labels import clip_labels
+from kernels.labels.schema import LABELS, Rule
 
 
 class NothingUsable(ValueError):

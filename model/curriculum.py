@@ -1,8 +1,9 @@
 """From easy clips to all: which clips of a batch are learned from, and when.
 
 The TPAMI paper names a curriculum, but its details could not be checked; this design is ours. Early
-in training a batch gives only the clips whose labels are clearest (`kernels.difficulty`). Their
-share grows linearly and is 1 from the middle of the training on.
+in training a batch gives only the clips whose labels are clearest
+(`kernels.labels.difficulty`). Their share grows linearly and is 1 from the middle of the training
+on.
 """
 
 from math import ceil

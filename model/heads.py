@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kernels.label_schema import LABELS, PATTERN_BLOCKS, REFERENCE_CLIP_LEN
+from kernels.labels.schema import LABELS, PATTERN_BLOCKS, REFERENCE_CLIP_LEN
 from model.backbone import Backbone
 
 Flags = Sequence[int]  # one 0 or 1 for each pattern, then one for the labels of the whole clip

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kernels.label_schema import RULES
+from kernels.labels.schema import RULES
 from model import BACKBONES
 from model.flags import Help, Parser, not_negative, part, positive, share, size, whole
 from model.heads import HEADS, N_FLAGS

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from kernels.label_schema import LABELS
+from kernels.labels.schema import LABELS
 from model.heads import StatisticsNet
 from model.precision import Precision
 

@@ -16,7 +16,7 @@ from dali_pipes.fetch import FetchEncoded, FetchImages, Share
 from dali_pipes.index import Survey
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import FrameFolders, Synthetic, VideoFiles
-from kernels import cuda_flow
+from kernels.flow import cuda as cuda_flow
 
 
 @pytest.fixture

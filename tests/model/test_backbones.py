@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kernels.label_schema import NAMES
+from kernels.labels.schema import NAMES
 from model import BACKBONES
 from model.backbone import Pixels
 from model.c3d import C3D

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-import kernels.label_schema as schema
-from kernels.label_schema import APPEARANCE, MOTION
+import kernels.labels.schema as schema
+from kernels.labels.schema import APPEARANCE, MOTION
 from model.heads import ClassificationHeads, StatisticsHeads
 from model.loss import ClassificationLoss, StatisticsLoss, absolute_errors
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from kernels import cuda_labels
-from kernels.label_schema import RULES, Rule, flow_fields
 from kernels.labels import clip_labels
+from kernels.labels import cuda as cuda_labels
+from kernels.labels.schema import RULES, Rule, flow_fields
 
 pytestmark = pytest.mark.gpu
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def random_clips(
@@ -155,7 +155,7 @@ def test_compute_sanitizer_is_clean(tool: str) -> None:
     sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     assert Path(sanitizer).exists(), "compute-sanitizer (CUDA toolkit) is needed for this test"
     code = (
-        "from tests.kernels.test_cuda_labels_gpu import cuda, random_clips\n"
+        "from tests.kernels.labels.test_cuda_labels_gpu import cuda, random_clips\n"
         "from kernels.labels import clip_labels\n"
         "for rule in ('corrected', 'reference'):\n"
         "    for dtype in ('uint8', 'float32'):\n"

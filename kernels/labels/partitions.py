@@ -22,7 +22,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.label_schema import PATTERN_BLOCKS, Rule, check_rule
+from kernels.labels.schema import PATTERN_BLOCKS, Rule, check_rule
 
 BLOCKS = sum(PATTERN_BLOCKS)  # 28 blocks: squares, then rings, then triangles
 PATTERN_SLICES = tuple(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from kernels import cpu_labels
-from kernels.label_schema import Rule, check_domain, flow_fields
+from kernels.labels import cpu as cpu_labels
+from kernels.labels.schema import Rule, check_domain, flow_fields
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,10 +22,10 @@ Array = TypeVar("Array", "NDArray[Any]", torch.Tensor, Any)
 def clip_labels(frames: Array, flow: Array, rule: Rule = "corrected") -> Array:
     """uint8 RGB frames [N,T,S,S,3] and flow [N,F,S,S,2] -> int64 [N,27].
 
-    `flow` is (u right, v down), uint8-coded (`kernels.flow_code`) or float32 in any unit; `rule`
+    `flow` is (u right, v down), uint8-coded (`kernels.flow.code`) or float32 in any unit; `rule`
     needs F >= flow_fields(rule, T) and ignores more. NumPy arrays, torch tensors and CuPy arrays
     are labelled where they lie and give labels of the same kind on the same device; on a GPU
-    without waiting for it. Order and ranges: `kernels.label_schema.LABELS`.
+    without waiting for it. Order and ranges: `kernels.labels.schema.LABELS`.
 
     Raises ValueError on arrays or sizes for which the rule is not defined, and on float32 flow
     that is not finite (a GPU does not look: the motion labels of that clip mean nothing).
@@ -38,7 +38,7 @@ def clip_labels(frames: Array, flow: Array, rule: Rule = "corrected") -> Array:
     if isinstance(frames, torch.Tensor) and frames.device.type == "cpu":
         return torch.from_numpy(_cpu(frames.detach().numpy(), flow.detach().numpy(), rule))
 
-    from kernels import cuda_labels
+    from kernels.labels import cuda as cuda_labels
 
     if isinstance(frames, torch.Tensor):
         return torch.cat(

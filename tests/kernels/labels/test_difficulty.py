@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from kernels.difficulty import motion_confidence
-from kernels.flow_code import encode
-from kernels.label_schema import NAMES
+from kernels.flow.code import encode
 from kernels.labels import clip_labels
-from tests.kernels.label_oracle import label_scores
+from kernels.labels.difficulty import motion_confidence
+from kernels.labels.schema import NAMES
+from tests.kernels.labels.label_oracle import label_scores
 
 
 def noise(clips: int, size: int = 32) -> np.ndarray:

@@ -40,7 +40,7 @@ def assert_labels(
     labels: np.ndarray, frames: np.ndarray, flow: np.ndarray, rule: str, tolerance: float = 1e-6
 ) -> None:
     """Every label of a batch has the largest score, but for ties (relative to the largest)."""
-    from kernels.label_schema import NAMES
+    from kernels.labels.schema import NAMES
 
     for n, row in enumerate(labels):
         by_name = dict(zip(NAMES, row.tolist(), strict=True))

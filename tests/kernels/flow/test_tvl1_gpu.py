@@ -12,11 +12,11 @@ import torch
 
 from dali_pipes.decode import probe, read_frames
 from dali_pipes.flow import flow_size
-from kernels.cpu_labels import motion_labels
-from kernels.cuda_flow import tvl1_crops, tvl1_flow
-from kernels.flow_code import encode
-from kernels.label_schema import LABELS, MOTION
-from kernels.tvl1 import Tvl1
+from kernels.flow.code import encode
+from kernels.flow.cuda import tvl1_crops, tvl1_flow
+from kernels.flow.tvl1 import Tvl1
+from kernels.labels.cpu import motion_labels
+from kernels.labels.schema import LABELS, MOTION
 from tests.cuda_on_cpu import CpuDevice
 from tests.cuda_on_cpu.cases import drifting_clips
 

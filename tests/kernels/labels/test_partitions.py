@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from kernels.label_schema import RULES, Rule
-from kernels.partitions import BLOCKS, NO_BLOCK, PATTERN_SLICES, partition
-from tests.kernels.label_oracle import block_masks
+from kernels.labels.partitions import BLOCKS, NO_BLOCK, PATTERN_SLICES, partition
+from kernels.labels.schema import RULES, Rule
+from tests.kernels.labels.label_oracle import block_masks
 
 
 @pytest.mark.parametrize("rule", RULES)

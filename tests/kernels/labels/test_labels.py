@@ -11,10 +11,10 @@ import pytest
 import torch
 from numba import njit
 
-from kernels import cpu_labels
-from kernels.label_schema import INDEX, LABELS, MOTION, NAMES, RULES, Rule, flow_fields
 from kernels.labels import clip_labels
-from tests.kernels.label_oracle import assert_labels, block_masks, ring_1_as_published
+from kernels.labels import cpu as cpu_labels
+from kernels.labels.schema import INDEX, LABELS, MOTION, NAMES, RULES, Rule, flow_fields
+from tests.kernels.labels.label_oracle import assert_labels, block_masks, ring_1_as_published
 
 
 def noise(rule: Rule, clips: int, clip_len: int, size: int, seed: int = 0) -> tuple:

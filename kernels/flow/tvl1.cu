@@ -4,7 +4,7 @@
 //     sum  lambda |I1(x + u) - I0(x)| + |grad u| + |grad v|
 // coarse to fine, by alternating a pointwise step on the data term, linearised around the warped
 // I1, with a dual step on the total variation (Zach, Pock and Bischof, DAGM 2007; parameters and
-// conventions of OpenCV's DualTVL1OpticalFlow). kernels/cuda_flow.py drives the launches.
+// conventions of OpenCV's DualTVL1OpticalFlow). kernels/flow/cuda.py drives the launches.
 //
 // Images and fields are float32 planes [planes,h,w]. Fields of n pairs are stored field first:
 // flow [2,n,h,w] = (u, v), dual [4,n,h,w] = (u_x, u_y, v_x, v_y), data [3,n,h,w] = (I_x, I_y, rho).
@@ -348,7 +348,7 @@ settle(const float* __restrict__ data,
 
 // ---- what a batch takes of a clip ---------------------------------------------------------------
 
-// Codes the flow of one clip (kernels/flow_code.py), which is fields first, first + 1, ... of n;
+// Codes the flow of one clip (kernels/flow/code.py), which is fields first, first + 1, ... of n;
 // resizes it to resized_h x resized_w without antialiasing, takes the crop at (top, left) and
 // mirrors it if `flip`: then u changes its sign.
 extern "C" __global__ void crop_flow(const float* __restrict__ flow,  // [2,n,h,w]

@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from kernels.partitions import PATTERN_SLICES, partition
+from kernels.labels.partitions import PATTERN_SLICES, partition
 
 
 def motion_confidence(flow: Tensor) -> Tensor:

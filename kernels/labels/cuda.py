@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from kernels import cuda_launches
 from kernels.cuda_module import CudaDevice
-from kernels.label_schema import APPEARANCE, MOTION, Rule
+from kernels.labels import launches as cuda_launches
+from kernels.labels.schema import APPEARANCE, MOTION, Rule
 
 ALIGNMENT = 16  # bytes: the kernels load vectors
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from kernels.cpu_labels import CODED_FRACTION, LEVELS, OCTANT_SHARE, SUM_BITS
 from kernels.cuda_module import Defines, Device, Launch
-from kernels.label_schema import (
+from kernels.labels.cpu import CODED_FRACTION, LEVELS, OCTANT_SHARE, SUM_BITS
+from kernels.labels.partitions import BLOCKS, PATTERN_SLICES, partition
+from kernels.labels.schema import (
     APPEARANCE,
     INDEX,
     MOTION,
@@ -19,10 +20,9 @@ from kernels.label_schema import (
     PATTERN_BLOCKS,
     Rule,
 )
-from kernels.partitions import BLOCKS, PATTERN_SLICES, partition
 
-MOTION_FILES = ("reduce.cuh", "partition.cuh", "motion.cu")
-APPEARANCE_FILES = ("reduce.cuh", "partition.cuh", "appearance.cu")
+MOTION_FILES = ("labels/reduce.cuh", "labels/partition.cuh", "labels/motion.cu")
+APPEARANCE_FILES = ("labels/reduce.cuh", "labels/partition.cuh", "labels/appearance.cu")
 
 THREADS = 256
 STRIP_THREADS = 256  # at most, in a block of motion_boundaries

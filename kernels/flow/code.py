@@ -7,7 +7,7 @@ which is what makes labels equal on every backend.
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.label_schema import FLOW_LIMIT_PX
+from kernels.labels.schema import FLOW_LIMIT_PX
 
 
 def encode(flow_px: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -1,6 +1,6 @@
 """What a label's value says, in words and as a colour, for pictures and tables."""
 
-from kernels.label_schema import INDEX, LABELS, REFERENCE_CLIP_LEN, Rule
+from kernels.labels.schema import INDEX, LABELS, REFERENCE_CLIP_LEN, Rule
 
 # By value, from 1. Orientations turn clockwise, for y points down.
 DIRECTIONS = (

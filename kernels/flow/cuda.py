@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from kernels.cuda_module import CudaDevice, Defines, Device, Launch
-from kernels.label_schema import FLOW_LIMIT_PX
-from kernels.tvl1 import Tvl1, pyramid_sizes
+from kernels.flow.tvl1 import Tvl1, pyramid_sizes
+from kernels.labels.schema import FLOW_LIMIT_PX
 
 PIXEL_BLOCK = (32, 8)  # threads of a kernel with one pixel a thread
 
@@ -54,7 +54,7 @@ def tvl1_crops(
 
     `frames`: N tensors uint8 RGB [T,H,W,3] of one T and any H and W, in whose pixels flow is
     measured; `crops` (top, left) in frames resized to `resize` (height, width); a flip mirrors the
-    crop and negates u. Returns codes (`kernels.flow_code`) uint8 [N,T-1,size,size,2].
+    crop and negates u. Returns codes (`kernels.flow.code`) uint8 [N,T-1,size,size,2].
     """
     fields = len(frames[0]) - 1
     device = device or CudaDevice(frames[0].device)
@@ -196,7 +196,7 @@ def _kernels(device: Device) -> Launch:
         ("HALO", HALO),
         ("FLOW_LIMIT_PX", FLOW_LIMIT_PX),
     )
-    return device.module(("tvl1.cu",), defines)
+    return device.module(("flow/tvl1.cu",), defines)
 
 
 def _portions(clips: int, t: int) -> list[slice]:

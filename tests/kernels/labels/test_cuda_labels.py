@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from kernels import cpu_labels, cuda_labels, cuda_launches, cuda_module
-from kernels.label_schema import APPEARANCE, MOTION, RULES, Rule, flow_fields
+from kernels import cuda_module
+from kernels.labels import cpu as cpu_labels
+from kernels.labels import cuda as cuda_labels
+from kernels.labels import launches as cuda_launches
+from kernels.labels.schema import APPEARANCE, MOTION, RULES, Rule, flow_fields
 from tests.cuda_on_cpu import ORDERS, CpuDevice
 from tests.cuda_on_cpu.cases import moving_ring
 

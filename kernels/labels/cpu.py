@@ -46,8 +46,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kernels.label_schema import APPEARANCE, MOTION, OCTANTS, ORIENTATIONS, PATTERN_BLOCKS, Rule
-from kernels.partitions import BLOCKS, NO_BLOCK, PATTERN_SLICES, partition
+from kernels.labels.partitions import BLOCKS, NO_BLOCK, PATTERN_SLICES, partition
+from kernels.labels.schema import APPEARANCE, MOTION, OCTANTS, ORIENTATIONS, PATTERN_BLOCKS, Rule
 
 CODED_FRACTION = 2.0**20  # fixed-point steps of one unit of magnitude, for 8-bit flow
 SUM_BITS = 28  # float32 flow has SUM_BITS - bit_length(F) bits, so that X and Y fit in int32

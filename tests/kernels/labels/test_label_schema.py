@@ -2,7 +2,7 @@
 
 import pytest
 
-from kernels.label_schema import (
+from kernels.labels.schema import (
     APPEARANCE,
     INDEX,
     LABELS,

@@ -1,7 +1,7 @@
 """TV-L1 optical flow on a CPU: OpenCV's result to rounding, an order of magnitude sooner.
 
 OpenCV's own loops make many passes over memory and are not vectorised; these make two an
-iteration and are. Method and settings: `kernels.tvl1`. Threads may call at the same time.
+iteration and are. Method and settings: `kernels.flow.tvl1`. Threads may call at the same time.
 """
 
 from itertools import pairwise
@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kernels.tvl1 import Tvl1, pyramid_sizes
+from kernels.flow.tvl1 import Tvl1, pyramid_sizes
 
 Plane = NDArray[np.float32]
 

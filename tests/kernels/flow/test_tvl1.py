@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from kernels import cpu_flow, cuda_flow
-from kernels.cpu_labels import motion_labels
-from kernels.flow_code import encode
-from kernels.label_schema import LABELS, MOTION
-from kernels.tvl1 import Tvl1, pyramid_sizes
+from kernels.flow import cpu as cpu_flow
+from kernels.flow import cuda as cuda_flow
+from kernels.flow.code import encode
+from kernels.flow.tvl1 import Tvl1, pyramid_sizes
+from kernels.labels.cpu import motion_labels
+from kernels.labels.schema import LABELS, MOTION
 from tests.cuda_on_cpu import ORDERS, CpuDevice
 
 QUICK = Tvl1(scales=2, warps=2, outer_iterations=1, iterations=7)

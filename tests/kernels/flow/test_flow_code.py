@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kernels.flow_code import decode, encode
+from kernels.flow.code import decode, encode
 
 
 def test_codes_are_those_of_the_published_data() -> None:
