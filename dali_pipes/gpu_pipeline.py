@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dali_pipes.cpu_pipeline import cropped, image_graph, source, worker_arguments
 from dali_pipes.fetch import FetchEncoded, FetchImages
-from kernels.labels.schema import FLOW_LIMIT_PX
+from kernels.flow.code import FLOW_LIMIT_PX
 
 if TYPE_CHECKING:
     from nvidia.dali import Pipeline

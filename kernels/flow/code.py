@@ -7,7 +7,7 @@ which is what makes labels equal on every backend.
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.labels.schema import FLOW_LIMIT_PX
+FLOW_LIMIT_PX = 20.0  # flow is clipped to +-20 native pixels a frame before it is coded
 
 
 def encode(flow_px: NDArray[np.float32]) -> NDArray[np.uint8]:

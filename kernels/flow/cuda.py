@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from kernels.cuda_module import CudaDevice, Defines, Device, Launch
+from kernels.flow.code import FLOW_LIMIT_PX
 from kernels.flow.tvl1 import Tvl1, pyramid_sizes
-from kernels.labels.schema import FLOW_LIMIT_PX
 
 PIXEL_BLOCK = (32, 8)  # threads of a kernel with one pixel a thread
 

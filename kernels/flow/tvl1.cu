@@ -8,7 +8,7 @@
 //
 // Images and fields are float32 planes [planes,h,w]. Fields of n pairs are stored field first:
 // flow [2,n,h,w] = (u, v), dual [4,n,h,w] = (u_x, u_y, v_x, v_y), data [3,n,h,w] = (I_x, I_y, rho).
-// #defines from cuda_flow.py: TILE_W TILE_H ROWS HALO (the tile of `iterate`) and FLOW_LIMIT_PX.
+// #defines from cuda.py: TILE_W TILE_H ROWS HALO (the tile of `iterate`) and FLOW_LIMIT_PX.
 
 // A pixel of this thread, in a grid of blocks that covers [planes,h,w]; false outside the image.
 __device__ bool find_pixel(int h, int w, int* x, int* y) {

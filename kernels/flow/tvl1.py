@@ -1,4 +1,4 @@
-"""Settings and image pyramid of TV-L1 optical flow, for `cpu_flow` and `cuda_flow`.
+"""Settings and image pyramid of TV-L1 optical flow, for `cpu.py` and `cuda.py`.
 
 For two frames the flow (u, v) minimises
 

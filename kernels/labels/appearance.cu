@@ -8,8 +8,8 @@
 //
 // count_colours, most_frequent_colours, colour_labels   frames, chosen blocks -> 7 of the labels
 //
-// Counts are integers and quotients float64, as in cpu_labels.py. Compiled after reduce.cuh and
-// partition.cuh, with the constants of cuda_launches.py (SIZE, CELLS, ...).
+// Counts are integers and quotients float64, as in cpu.py. Compiled after reduce.cuh and
+// partition.cuh, with the constants of launches.py (SIZE, CELLS, ...).
 
 constexpr int CHANNELS = 3;    // red, green, blue
 constexpr int PIXELS = SIZE * SIZE;

@@ -1,4 +1,4 @@
-"""The labels on a GPU: the same functions as `cpu_labels`, for CUDA tensors.
+"""The labels on a GPU: the same functions as in `cpu.py`, for CUDA tensors.
 
 Work is queued on torch's current stream; nothing waits for it. The functions are custom operators,
 so that `torch.compile` keeps a graph whole around them. The first call for a size, a rule and a

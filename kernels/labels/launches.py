@@ -36,7 +36,7 @@ _CHOICES = [f"{pattern}{source}" for pattern in (1, 2, 3) for source in "dc"]
 
 @cache
 def defines(size: int, rule: Rule) -> Defines:
-    """The constants of the label kernels, from `label_schema`, `partitions` and `cpu_labels`."""
+    """The constants of the label kernels, from `schema`, `partitions` and `cpu`."""
     cells = partition(size, rule)
     first_motion, first_appearance = MOTION.start, APPEARANCE.start
     patterns = range(1, len(PATTERN_BLOCKS) + 1)

@@ -4,8 +4,8 @@
 // motion_boundaries  flow -> votes of every cell, magnitude of every field
 // motion_labels      votes and magnitudes -> 14 labels
 //
-// The arithmetic is that of cpu_labels.py, operation by operation, bit for bit. Compiled with
-// --fmad=false, after reduce.cuh, with the constants of cuda_launches.py (SIZE, CELLS, ...).
+// The arithmetic is that of cpu.py, operation by operation, bit for bit. Compiled with
+// --fmad=false, after reduce.cuh, with the constants of launches.py (SIZE, CELLS, ...).
 
 constexpr int COMPONENTS = 2;  // u, v
 constexpr int SPAN = QUAD + 2;  // the pixels of a thread, neighbours in a row, and one on either side

@@ -1,5 +1,5 @@
 // The partition of the frame and the order of the labels, as tables. Every number comes from
-// partitions.py and label_schema.py through the `#define`s of cuda_launches.py.
+// partitions.py and schema.py through the `#define`s of launches.py.
 
 // Constant initialisers: an unrolled loop folds the tables away.
 static __device__ const signed char BLOCKS_OF_CELL[CELLS][4] = BLOCKS_OF_CELL_TABLE;

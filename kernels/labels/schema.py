@@ -14,7 +14,6 @@ RULES: tuple[Rule, ...] = ("corrected", "reference")
 PATTERN_BLOCKS = (16, 4, 8)  # squares, nested rings, triangles
 ORIENTATIONS = 8  # bins of 45 degrees; bin 1 points right, bin 3 points down
 OCTANTS = 8  # colours: one bit each of blue, red and green
-FLOW_LIMIT_PX = 20.0  # flow is clipped to +-20 native pixels a frame before it is coded
 
 # The published code has fixed lengths; the `reference` rule exists for them only.
 REFERENCE_SIZE = 112
