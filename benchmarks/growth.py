@@ -24,7 +24,7 @@ from dali_pipes import ClipLoader
 from dali_pipes.sources import VideoFiles
 from kernels.labels import clip_labels
 from kernels.labels.cpu import cores
-from model.stages import FIRST_STEPS
+from model.training.stages import FIRST_STEPS
 
 Row = dict[str, Any]
 ROOT = Path(__file__).parents[1]

@@ -24,8 +24,6 @@ from dali_pipes.loader import NothingUsable, Skip
 from dali_pipes.prepare.list_clips import read_split
 from dali_pipes.prepare.work import BadInput
 from dali_pipes.sources import Source, open_source
-from model.backbone import Backbone
-from model.distributed import joined
 from model.evaluation import report
 from model.evaluation.classify import Scores, confusion, linear_probe, score
 from model.evaluation.features import FeatureCache, Table, cache_key, extract
@@ -44,7 +42,9 @@ from model.evaluation.splits import (
     split_by_name,
     split_files,
 )
-from model.precision import Precision, choose
+from model.networks.backbone import Backbone
+from model.training.distributed import joined
+from model.training.precision import Precision, choose
 
 SHARD = 32  # videos in a file of the cache
 STRIP_FRAMES, STRIP_HEIGHT = 4, 56  # pictures of a video in the report

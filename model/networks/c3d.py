@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from model.backbone import Backbone, conv_bn_relu, scaled
+from model.networks.backbone import Backbone, conv_bn_relu, scaled
 
 
 class C3D(Backbone):

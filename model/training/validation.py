@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from kernels.labels.schema import LABELS
-from model.heads import StatisticsNet
-from model.precision import Precision
+from model.networks.heads import StatisticsNet
+from model.training.precision import Precision
 
 
 @torch.no_grad()

@@ -5,9 +5,9 @@ import torch
 
 from kernels.labels.schema import NAMES
 from model import BACKBONES
-from model.backbone import Pixels
-from model.c3d import C3D
-from model.heads import ClassificationHeads, StatisticsHeads, StatisticsNet, label_columns
+from model.networks.backbone import Pixels
+from model.networks.c3d import C3D
+from model.networks.heads import ClassificationHeads, StatisticsHeads, StatisticsNet, label_columns
 
 
 def frames(n: int = 2, t: int = 16, s: int = 112) -> torch.Tensor:

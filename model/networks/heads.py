@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kernels.labels.schema import LABELS, PATTERN_BLOCKS, REFERENCE_CLIP_LEN
-from model.backbone import Backbone
+from model.networks.backbone import Backbone
 
 Flags = Sequence[int]  # one 0 or 1 for each pattern, then one for the labels of the whole clip
 N_FLAGS = len(PATTERN_BLOCKS) + 1

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import BACKBONES
-from model.backbone import Backbone
-from model.published import PIXELS, from_state_dict, is_published, load_published
+from model.networks.backbone import Backbone
+from model.networks.published import PIXELS, from_state_dict, is_published, load_published
 
 
 def parameters(net: nn.Module) -> int:

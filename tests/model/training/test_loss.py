@@ -5,8 +5,8 @@ import torch
 
 import kernels.labels.schema as schema
 from kernels.labels.schema import APPEARANCE, MOTION
-from model.heads import ClassificationHeads, StatisticsHeads
-from model.loss import ClassificationLoss, StatisticsLoss, absolute_errors
+from model.networks.heads import ClassificationHeads, StatisticsHeads
+from model.training.loss import ClassificationLoss, StatisticsLoss, absolute_errors
 
 RNG = np.random.default_rng(3)
 LABELS = RNG.integers(1, 9, (6, 27))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from model.options import check_same_run, parse, plain
+from model.training.options import check_same_run, parse, plain
 
 FLOW = ("auto", "stored", "dis")
 

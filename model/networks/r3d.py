@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from model.backbone import Backbone, scaled
+from model.networks.backbone import Backbone, scaled
 
 Size = tuple[int, int, int]  # time, height, width
 

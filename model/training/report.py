@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from model.stages import Stages
+from model.training.stages import Stages
 
 LINE_SECONDS = 5.0  # between two lines where there is no progress bar
 ERROR_STEPS = 10  # per-label errors are averaged over so many steps

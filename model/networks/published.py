@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model import BACKBONES
-from model.backbone import Pixels
-from model.heads import StatisticsHeads, StatisticsNet
+from model.networks import BACKBONES
+from model.networks.backbone import Pixels
+from model.networks.heads import StatisticsHeads, StatisticsNet
 
 PIXELS = Pixels(order="BGR", offset=0.0, scale=1.0)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from model.stages import FIRST_STEPS, Stages
+from model.training.stages import FIRST_STEPS, Stages
 
 
 def summary(*steps: dict[str, float]) -> str:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from model.heads import StatisticsHeads
+from model.networks.heads import StatisticsHeads
 
 
 @dataclass(frozen=True)

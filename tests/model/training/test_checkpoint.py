@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model import checkpoint
-from model.checkpoint import NoCheckpoint
+from model.training import checkpoint
+from model.training.checkpoint import NoCheckpoint
 
 
 def state(step: int) -> dict:

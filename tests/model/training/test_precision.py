@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from model import precision
-from model.c3d import C3D
-from model.precision import choose
+from model.networks.c3d import C3D
+from model.training import precision
+from model.training.precision import choose
 
 CPU = torch.device("cpu")
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from model.curriculum import clearest, kept
+from model.training.curriculum import clearest, kept
 
 
 def test_the_share_grows_from_the_start_to_all() -> None:

@@ -5,7 +5,7 @@ from math import prod
 
 from torch import nn
 
-from model.r3d import R3D, Size
+from model.networks.r3d import R3D, Size
 
 
 class R2Plus1D(R3D):

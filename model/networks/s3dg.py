@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from model.backbone import Backbone, scaled
+from model.networks.backbone import Backbone, scaled
 
 # Channels of an Inception block: 1x1x1; 1x1x1 then 3x3x3, twice; pooling then 1x1x1.
 Branches = tuple[int, ...]

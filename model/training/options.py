@@ -8,8 +8,8 @@ from typing import Any
 from kernels.labels.schema import RULES
 from model import BACKBONES
 from model.flags import Help, Parser, not_negative, part, positive, share, size, whole
-from model.heads import HEADS, N_FLAGS
-from model.precision import PRECISIONS
+from model.networks.heads import HEADS, N_FLAGS
+from model.training.precision import PRECISIONS
 
 PUBLISHED_LIST = Path("list/ucf101_train.list")  # taken if it is there, as by the published code
 IGNORED = {  # published flags without a use here: why
