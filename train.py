@@ -24,7 +24,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from dali_pipes import ClipBatch, ClipLoader
-from dali_pipes.decode import BadVideo
+from dali_pipes.decoding.video import BadVideo
 from dali_pipes.flow import FLOW_CHOICES
 from dali_pipes.loader import NothingUsable
 from dali_pipes.running import LoaderStopped

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import timing
-from dali_pipes.decode import BadVideo, probe, read_frames
+from dali_pipes.decoding.video import BadVideo, probe, read_frames
 from dali_pipes.flow import dis_flow, flow_size
 from dali_pipes.sources import VideoFiles
 from kernels.flow.code import decode, encode

@@ -17,8 +17,8 @@ from benchmarks.flow import NvidiaFlow
 from benchmarks.inputs import Clips
 from benchmarks.labels import threads
 from benchmarks.stages import SPEC, decode, jpeg_bytes, jpeg_decoder, of_ceiling
-from dali_pipes.decode import read_clip
-from dali_pipes.encoded import GPU_CODECS, Encoded, encoded_clip
+from dali_pipes.decoding.encoded import GPU_CODECS, Encoded, encoded_clip
+from dali_pipes.decoding.video import read_clip
 from dali_pipes.flow import fitted
 from kernels.labels import clip_labels
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from dali_pipes import cpu_pipeline, gpu_pipeline
 from dali_pipes.clips import Clip, ClipSpec
-from dali_pipes.decode import BadVideo, printable
-from dali_pipes.encoded import GPU_CODECS
+from dali_pipes.decoding.encoded import GPU_CODECS
+from dali_pipes.decoding.video import BadVideo, printable
 from dali_pipes.fetch import FetchClips, FetchEncoded, FetchFrames, FetchImages, Share
 from dali_pipes.flow import NO_FLOW
 from dali_pipes.index import Survey

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.clips import Clip, ClipSpec, clip_at, clip_start
-from dali_pipes.decode import BadVideo, TooShort, resized
-from dali_pipes.encoded import GPU_CODECS, encoded_clip
+from dali_pipes.decoding.encoded import GPU_CODECS, encoded_clip
+from dali_pipes.decoding.jpeg import read_encoded
+from dali_pipes.decoding.video import BadVideo, TooShort, resized
 from dali_pipes.flow import dis_flow, fitted, flow_size
 from dali_pipes.index import UNKNOWN, Index, Row, Survey, probe
-from dali_pipes.jpeg import read_encoded
 from dali_pipes.lists import NO_START
 from dali_pipes.sources import FrameFolders, Source, VideoFiles, read_numbered
 from dali_pipes.trace import Trace

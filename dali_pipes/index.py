@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dali_pipes.decode import BadVideo, VideoInfo
+from dali_pipes.decoding.video import BadVideo, VideoInfo
 from dali_pipes.sources import Source
 
 PROBE_AT_START = 1000  # unknown videos; above that, workers probe what they open

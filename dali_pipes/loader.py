@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dali_pipes.batch import ClipBatch
 from dali_pipes.clips import ClipSpec, clip_at, clip_start, rank_slots
-from dali_pipes.decode import BadVideo, printable
+from dali_pipes.decoding.video import BadVideo, printable
 from dali_pipes.feed import Feed
 from dali_pipes.fetch import Share
 from dali_pipes.flow import NO_FLOW, resolve_flow

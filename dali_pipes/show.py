@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.clips import ClipSpec, start_frame
-from dali_pipes.decode import BadVideo, probe, read_clip, read_frames
+from dali_pipes.decoding.video import BadVideo, probe, read_clip, read_frames
 from dali_pipes.flow import dis_flow, flow_size, tvl1_flow
 from kernels.flow import code as flow_code
 from kernels.labels.partitions import PATTERN_SLICES, partition

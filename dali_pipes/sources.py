@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes import decode
-from dali_pipes.decode import BadVideo, TooShort, VideoInfo
-from dali_pipes.jpeg import count_images, image_name, read_image
+from dali_pipes.decoding import video
+from dali_pipes.decoding.jpeg import count_images, image_name, read_image
+from dali_pipes.decoding.video import BadVideo, TooShort, VideoInfo
 from dali_pipes.lists import NO_CLASS, NO_START, Entry, inside, read_list
 
 # fmt: off
@@ -216,16 +216,16 @@ class VideoFiles(_Items):
         )
 
     def stamp(self, item: int) -> tuple[int, int]:
-        status = decode.file_status(self.paths[item])
+        status = video.file_status(self.paths[item])
         return status.st_size, status.st_mtime_ns
 
     def probe(self, item: int) -> VideoInfo:
-        return decode.probe(self.paths[item])
+        return video.probe(self.paths[item])
 
     def read_clip(
         self, item: int, numbers: Sequence[int], resize: tuple[int, int] | None
     ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-        return decode.read_clip(self.paths[item], numbers, resize)
+        return video.read_clip(self.paths[item], numbers, resize)
 
 
 @dataclass(frozen=True)
@@ -328,7 +328,7 @@ class FrameFolders(_Items):
         try:
             counts = [count_images(folder) for folder in folders]
         except OSError as error:
-            raise BadVideo(self.paths[item], "open", decode.words(error)) from error
+            raise BadVideo(self.paths[item], "open", video.words(error)) from error
         for folder, count in zip(folders, counts, strict=True):
             if not count:
                 raise BadVideo(self.paths[item], "open", f"{folder} has no {image_name(1)}")
@@ -341,7 +341,7 @@ class FrameFolders(_Items):
         images = [read_numbered(self.paths[item], number, read_image) for number in numbers]
         native = (images[0].shape[0], images[0].shape[1])
         if resize is not None:
-            images = [decode.resized(image, resize) for image in images]
+            images = [video.resized(image, resize) for image in images]
         elif any(image.shape[:2] != native for image in images):
             raise BadVideo(self.paths[item], "decode", "its frame size changes within the clip")
         return np.stack(images), native
@@ -350,14 +350,14 @@ class FrameFolders(_Items):
 def read_numbered(
     folder: str, number: int, read: Callable[[str], NDArray[np.uint8]]
 ) -> NDArray[np.uint8]:
-    """What `read` (of `dali_pipes.jpeg`) makes of image `number`, from 0. Raises BadVideo."""
+    """What `read` (of `decoding.jpeg`) makes of image `number`, from 0. Raises BadVideo."""
     file = os.path.join(folder, image_name(number + 1))
     try:
         return read(file)
     except ValueError as error:
         raise BadVideo(file, "decode", str(error)) from error
     except OSError as error:
-        raise BadVideo(file, "decode", decode.words(error)) from error
+        raise BadVideo(file, "decode", video.words(error)) from error
 
 
 @dataclass(frozen=True)
@@ -413,7 +413,7 @@ class Synthetic(_Items):
         u, v = self.motion(item)
         images = [np.roll(texture, (v * n, u * n), axis=(0, 1)) for n in numbers]
         if resize is not None:
-            images = [decode.resized(image, resize) for image in images]
+            images = [video.resized(image, resize) for image in images]
         return np.stack(images), self.size
 
 
@@ -456,7 +456,7 @@ def _walk(
                 continue
             entries = [entry for entry in os.scandir(path) if not entry.name.startswith(".")]
         except OSError as error:
-            unreadable.append(BadVideo(path, "open", decode.words(error)))
+            unreadable.append(BadVideo(path, "open", video.words(error)))
             continue
         waiting += [os.path.join(inner, entry.name) for entry in entries if _is_folder(entry)]
         yield inner, entries
@@ -477,7 +477,7 @@ def _status(path: str) -> os.stat_result:
     try:
         return os.stat(path)
     except OSError as error:
-        raise BadVideo(path, "open", decode.words(error)) from error
+        raise BadVideo(path, "open", video.words(error)) from error
 
 
 class _Completion:

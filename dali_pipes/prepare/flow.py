@@ -16,9 +16,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decode import BadVideo
+from dali_pipes.decoding.jpeg import count_images, image_name, read_image
+from dali_pipes.decoding.video import BadVideo
 from dali_pipes.flow import dis_flow, fitted, tvl1_flow
-from dali_pipes.jpeg import count_images, image_name, read_image
 from dali_pipes.prepare.frames import (
     add_clip_frames_argument,
     check_clip_frames,

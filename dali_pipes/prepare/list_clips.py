@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dali_pipes.decode import BadVideo, printable, probe
-from dali_pipes.jpeg import count_images, image_name
+from dali_pipes.decoding.jpeg import count_images, image_name
+from dali_pipes.decoding.video import BadVideo, printable, probe
 from dali_pipes.prepare.store import write_text
 from dali_pipes.prepare.work import (
     BadInput,

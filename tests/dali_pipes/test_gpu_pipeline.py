@@ -10,7 +10,7 @@ import torch
 
 from dali_pipes import ClipLoader, feed, gpu_pipeline
 from dali_pipes.clips import ClipSpec, clip_at
-from dali_pipes.decode import read_frames
+from dali_pipes.decoding.video import read_frames
 from dali_pipes.feed import Feed
 from dali_pipes.fetch import FetchEncoded, FetchImages, Share
 from dali_pipes.index import Survey

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dali_pipes import index as index_module
-from dali_pipes.decode import VideoInfo
+from dali_pipes.decoding.video import VideoInfo
 from dali_pipes.index import UNKNOWN, Index, Row, Survey, survey
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import VideoFiles

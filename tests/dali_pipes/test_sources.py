@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dali_pipes.decode import BadVideo, TooShort
+from dali_pipes.decoding.video import BadVideo, TooShort
 from dali_pipes.lists import NO_START, read_list
 from dali_pipes.sources import FrameFolders, Synthetic, VideoFiles, open_source, split
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dali_pipes.decode import probe, read_frames
+from dali_pipes.decoding.video import probe, read_frames
 from dali_pipes.flow import flow_size
 from kernels.flow.code import encode
 from kernels.flow.cuda import tvl1_crops, tvl1_flow

@@ -7,9 +7,9 @@ import av
 import numpy as np
 import pytest
 
-from dali_pipes import encoded as encoded_module
-from dali_pipes.decode import TooShort
-from dali_pipes.encoded import GPU_CODECS, encoded_clip
+from dali_pipes.decoding import encoded as encoded_module
+from dali_pipes.decoding.encoded import GPU_CODECS, encoded_clip
+from dali_pipes.decoding.video import TooShort
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import Synthetic
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dali_pipes.decode import TooShort, frames_of, opened
+from dali_pipes.decoding.video import TooShort, frames_of, opened
 
 if TYPE_CHECKING:
     import av

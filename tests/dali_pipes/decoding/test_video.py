@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dali_pipes import decode
-from dali_pipes.decode import BadVideo, TooShort, probe, read_clip, read_frames
+from dali_pipes.decoding import video
+from dali_pipes.decoding.video import BadVideo, TooShort, probe, read_clip, read_frames
 from dali_pipes.prepare.encode import write_video
 
 
@@ -45,7 +45,7 @@ def test_frames_of_every_real_video_are_the_frames_asked_for(videos: list[Path])
             assert np.array_equal(read_frames(path, numbers), frames[start : start + 16]), (
                 f"{path.name} from frame {start}"
             )
-            sought += start >= 64 and decode._read_by_time(path, numbers, None) is not None
+            sought += start >= 64 and video._read_by_time(path, numbers, None) is not None
         with pytest.raises(TooShort) as caught:
             read_frames(path, range(last + 1, last + 17))
         assert caught.value.frames == len(frames)
@@ -73,7 +73,7 @@ def test_seeking_equals_counting(tmp_path: Path, name: str, codec: str, b_frames
     frames = counted(path)
     for start in (64, 79, 80, 81, 99, 119, 134):
         numbers = range(start, start + 16)
-        by_time = decode._read_by_time(path, numbers, None)
+        by_time = video._read_by_time(path, numbers, None)
         assert by_time is not None
         assert np.array_equal(by_time[0], frames[start : start + 16])
 
