@@ -22,9 +22,9 @@ from dali_pipes.decoding.encoded import GPU_CODECS
 from dali_pipes.decoding.video import BadVideo, printable
 from dali_pipes.fetch import FetchClips, FetchEncoded, FetchFrames, FetchImages, Share
 from dali_pipes.flow import NO_FLOW
-from dali_pipes.index import Survey
 from dali_pipes.running import LoaderStopped, Running
 from dali_pipes.sources import FrameFolders, Source, VideoFiles
+from dali_pipes.sources.index import Survey
 from kernels.stages import Clock, nvtx_range
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from dali_pipes.decoding.video import BadVideo, printable
 from dali_pipes.feed import Feed
 from dali_pipes.fetch import Share
 from dali_pipes.flow import NO_FLOW, resolve_flow
-from dali_pipes.index import UNKNOWN, Index, survey
-from dali_pipes.lists import NO_START
 from dali_pipes.sources import Source, open_source
+from dali_pipes.sources.index import UNKNOWN, Index, survey
+from dali_pipes.sources.lists import NO_START
 from kernels.labels import clip_labels
 from kernels.labels.schema import LABELS, Rule
 

@@ -20,7 +20,8 @@ from dali_pipes.prepare.work import (
     summary,
     worker_count,
 )
-from dali_pipes.sources import VIDEO_SUFFIXES, FrameFolders, VideoFiles
+from dali_pipes.sources import FrameFolders, VideoFiles
+from dali_pipes.sources.source import VIDEO_SUFFIXES
 
 CLIP_LEN = 16  # frames
 EVERY = 16  # frames from one listed start to the next

@@ -13,9 +13,9 @@ from dali_pipes.clips import ClipSpec, clip_at
 from dali_pipes.decoding.video import read_frames
 from dali_pipes.feed import Feed
 from dali_pipes.fetch import FetchEncoded, FetchImages, Share
-from dali_pipes.index import Survey
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import FrameFolders, Synthetic, VideoFiles
+from dali_pipes.sources.index import Survey
 from kernels.flow import cuda as cuda_flow
 
 

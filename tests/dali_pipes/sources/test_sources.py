@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dali_pipes.decoding.video import BadVideo, TooShort
-from dali_pipes.lists import NO_START, read_list
 from dali_pipes.sources import FrameFolders, Synthetic, VideoFiles, open_source, split
+from dali_pipes.sources.lists import NO_START, read_list
 
 
 def touch(*paths: Path) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dali_pipes.decoding import video
 from dali_pipes.decoding.jpeg import count_images, image_name, read_image
 from dali_pipes.decoding.video import BadVideo, TooShort, VideoInfo
-from dali_pipes.lists import NO_CLASS, NO_START, Entry, inside, read_list
+from dali_pipes.sources.lists import NO_CLASS, NO_START, Entry, inside, read_list
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((

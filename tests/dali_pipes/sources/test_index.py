@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dali_pipes import index as index_module
 from dali_pipes.decoding.video import VideoInfo
-from dali_pipes.index import UNKNOWN, Index, Row, Survey, survey
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import VideoFiles
+from dali_pipes.sources import index as index_module
+from dali_pipes.sources.index import UNKNOWN, Index, Row, Survey, survey
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dali_pipes.decoding.video import BadVideo, VideoInfo
-from dali_pipes.sources import Source
+from dali_pipes.sources.source import Source
 
 PROBE_AT_START = 1000  # unknown videos; above that, workers probe what they open
 UNKNOWN = -1
