@@ -21,7 +21,7 @@ from dali_pipes.prepare.work import (
     worker_count,
 )
 from dali_pipes.sources import FrameFolders, VideoFiles
-from dali_pipes.sources.source import VIDEO_SUFFIXES
+from dali_pipes.sources.videos import VIDEO_SUFFIXES
 
 CLIP_LEN = 16  # frames
 EVERY = 16  # frames from one listed start to the next

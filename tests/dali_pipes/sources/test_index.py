@@ -1,6 +1,7 @@
 """The index of probed videos: what it keeps, what makes it forget, and where it lies."""
 
 import os
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,26 @@ def test_every_file_is_opened_once(source: VideoFiles, monkeypatch: pytest.Monke
     os.utime(source.paths[0], (1, 1))  # the file changed
     assert surveyed(source).frames[0] == 5
     assert opened == [0]
+
+
+def test_an_index_that_earlier_code_wrote_still_counts(source: VideoFiles) -> None:
+    """Its format, spelt out: what is written in it is believed, and nothing is opened."""
+    table = (
+        "CREATE TABLE videos (path BLOB PRIMARY KEY, size INTEGER, time INTEGER, frames INTEGER, "
+        "decoded INTEGER, height INTEGER, width INTEGER, codec TEXT, stage TEXT, reason TEXT)"
+    )
+    assert source.index_path is not None
+    db = sqlite3.connect(source.index_path)
+    with db:
+        db.execute(table)
+        db.execute("PRAGMA user_version = 1")
+        good = ("a/5 é.mp4".encode(), *source.stamp(0), 77, 66, 32, 40, "h264", None, None)
+        bad = ("a/9 é.mp4".encode(), *source.stamp(1), 0, -1, 0, 0, "", "decode", "is damaged")
+        db.executemany(f"INSERT INTO videos VALUES ({'?, ' * 9}?)", [good, bad])
+    db.close()
+    known = surveyed(source)
+    assert (known.frames[0], known.decoded[0]) == (77, 66)
+    assert str(known.bad[1]) == f"{source.paths[1]}: decode: is damaged"
 
 
 def test_what_decoding_proves_is_kept(source: VideoFiles) -> None:
