@@ -27,7 +27,7 @@ from dali_pipes import ClipBatch, ClipLoader
 from dali_pipes.decoding.video import BadVideo
 from dali_pipes.flow import FLOW_CHOICES
 from dali_pipes.loader import NothingUsable
-from dali_pipes.running import LoaderStopped
+from dali_pipes.pipelines.running import LoaderStopped
 from dali_pipes.sources import open_source, split
 from kernels.labels.difficulty import motion_confidence
 from kernels.labels.schema import NAMES

@@ -21,11 +21,11 @@ from dali_pipes.decoding.encoded import GPU_CODECS, encoded_clip
 from dali_pipes.decoding.jpeg import read_encoded
 from dali_pipes.decoding.video import BadVideo, TooShort, resized
 from dali_pipes.flow import dis_flow, fitted, flow_size
+from dali_pipes.pipelines.trace import Trace
 from dali_pipes.sources import FrameFolders, Source, VideoFiles
 from dali_pipes.sources.frames import read_numbered
 from dali_pipes.sources.index import UNKNOWN, Index, Row, Survey, probe
 from dali_pipes.sources.lists import NO_START
-from dali_pipes.trace import Trace
 
 _WRITE_EVERY_SECONDS = 5.0  # what is lost when a worker ends is found out again
 

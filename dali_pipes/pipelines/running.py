@@ -13,7 +13,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from dali_pipes.trace import notes
+from dali_pipes.pipelines.trace import notes
 
 if TYPE_CHECKING:
     from nvidia.dali import Pipeline

@@ -16,13 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dali_pipes import cpu_pipeline, gpu_pipeline
 from dali_pipes.clips import Clip, ClipSpec
 from dali_pipes.decoding.encoded import GPU_CODECS
 from dali_pipes.decoding.video import BadVideo, printable
-from dali_pipes.fetch import FetchClips, FetchEncoded, FetchFrames, FetchImages, Share
 from dali_pipes.flow import NO_FLOW
-from dali_pipes.running import LoaderStopped, Running
+from dali_pipes.pipelines import cpu as cpu_pipeline
+from dali_pipes.pipelines import gpu as gpu_pipeline
+from dali_pipes.pipelines.fetch import FetchClips, FetchEncoded, FetchFrames, FetchImages, Share
+from dali_pipes.pipelines.running import LoaderStopped, Running
 from dali_pipes.sources import FrameFolders, Source, VideoFiles
 from dali_pipes.sources.index import Survey
 from kernels.stages import Clock, nvtx_range

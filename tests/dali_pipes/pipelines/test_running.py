@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from dali_pipes import ClipLoader
-from dali_pipes.running import LoaderStopped
+from dali_pipes.pipelines.running import LoaderStopped
+from dali_pipes.pipelines.trace import Trace, notes
 from dali_pipes.sources import Synthetic
-from dali_pipes.trace import Trace, notes
 
 SMALL = {"resize": (32, 40), "size": 24}
 
@@ -87,7 +87,7 @@ def test_scripts_need_no_main_guard(tmp_path: Path) -> None:
         "for worker in loader._feed._running._workers:\n"
         "    print('torch' in open(f'/proc/{worker.pid}/maps').read())\n"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     result = subprocess.run(
         [sys.executable, script],
         env={**os.environ, "PYTHONPATH": str(root)},
@@ -113,7 +113,7 @@ def test_a_killed_run_leaves_no_workers_behind(tmp_path: Path) -> None:
         "while True:\n"
         "    loader.next_batch()\n"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     command = [sys.executable, str(script)]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as run:

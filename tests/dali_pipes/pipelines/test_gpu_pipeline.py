@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from dali_pipes import ClipLoader, feed, gpu_pipeline
+from dali_pipes import ClipLoader
 from dali_pipes.clips import ClipSpec, clip_at
 from dali_pipes.decoding.video import read_frames
-from dali_pipes.feed import Feed
-from dali_pipes.fetch import FetchEncoded, FetchImages, Share
+from dali_pipes.pipelines import feed
+from dali_pipes.pipelines import gpu as gpu_pipeline
+from dali_pipes.pipelines.feed import Feed
+from dali_pipes.pipelines.fetch import FetchEncoded, FetchImages, Share
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import FrameFolders, Synthetic, VideoFiles
 from dali_pipes.sources.index import Survey

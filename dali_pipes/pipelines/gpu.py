@@ -1,4 +1,4 @@
-"""DALI pipelines on a GPU: the stages of `cpu_pipeline` with `mixed` and `gpu` operators.
+"""DALI pipelines on a GPU: the stages of `cpu` with `mixed` and `gpu` operators.
 
     videos:   workers examine packets -> NVDEC decodes -> resize -> crop, flip
                                                        -> fitted frames for TV-L1, or hardware flow
@@ -11,8 +11,8 @@ defined and serialised where there is no GPU.
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from dali_pipes.cpu_pipeline import cropped, image_graph, source, worker_arguments
-from dali_pipes.fetch import FetchEncoded, FetchImages
+from dali_pipes.pipelines.cpu import cropped, image_graph, source, worker_arguments
+from dali_pipes.pipelines.fetch import FetchEncoded, FetchImages
 from kernels.flow.code import FLOW_LIMIT_PX
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def video_pipeline(
 def image_pipeline(
     fetch: FetchImages, workers: int, prefetch: int, device_id: int | None
 ) -> "Pipeline":
-    """Frame folders, one frame a sample, as `cpu_pipeline.image_pipeline`."""
+    """Frame folders, one frame a sample, as `cpu.image_pipeline`."""
     from nvidia.dali import Pipeline
 
     pipeline = Pipeline(

@@ -3,8 +3,8 @@
     videos:   workers decode, resize and compute flow -> DALI crops, flips, batches, prefetches
     folders:  workers read and examine images -> DALI decodes, resizes, crops, flips
 
-Both give (frames, flow, report, reason); see `dali_pipes.fetch` for the last two. Crop and flip
-are data: DALI draws nothing, so every form of the pipeline yields the same clips.
+Both give (frames, flow, report, reason); see `fetch` for the last two. Crop and flip are data: DALI
+draws nothing, so every form of the pipeline yields the same clips.
 """
 
 import sys
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dali_pipes.fetch import Fetch, FetchClips, FetchImages
+from dali_pipes.pipelines.fetch import Fetch, FetchClips, FetchImages
 
 if TYPE_CHECKING:
     from nvidia.dali import Pipeline
