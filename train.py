@@ -24,23 +24,24 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from dali_pipes import ClipBatch, ClipLoader
-from dali_pipes.decode import BadVideo
+from dali_pipes.decoding.video import BadVideo
 from dali_pipes.flow import FLOW_CHOICES
 from dali_pipes.loader import NothingUsable
-from dali_pipes.running import LoaderStopped
+from dali_pipes.pipelines.running import LoaderStopped
 from dali_pipes.sources import open_source, split
-from kernels.difficulty import motion_confidence
-from kernels.label_schema import NAMES
+from kernels.labels.difficulty import motion_confidence
+from kernels.labels.schema import NAMES
 from kernels.stages import nvtx_range
-from model import BACKBONES, checkpoint, curriculum
-from model.distributed import NoDevice, Ranks, joined
-from model.heads import HEADS, StatisticsNet
-from model.loss import LOSSES, StatisticsLoss, absolute_errors
-from model.options import check_same_run, parse, plain
-from model.precision import Precision, choose
-from model.report import Report, Step, new_run
-from model.signals import stop_requests
-from model.validation import accuracy_and_chance, label_counts
+from model import BACKBONES
+from model.networks.heads import HEADS, StatisticsNet
+from model.training import checkpoint, curriculum
+from model.training.distributed import NoDevice, Ranks, joined
+from model.training.loss import LOSSES, StatisticsLoss, absolute_errors
+from model.training.options import check_same_run, parse, plain
+from model.training.precision import Precision, choose
+from model.training.report import Report, Step, new_run
+from model.training.signals import stop_requests
+from model.training.validation import accuracy_and_chance, label_counts
 
 BAD_STEPS = 5  # so many in a row without a finite loss and gradient end the run
 PICTURE_SECONDS = 300  # between two pictures of a labelled clip

@@ -22,10 +22,10 @@ import torch
 from benchmarks import inputs, page, timing
 from benchmarks.bottleneck import Cost, limits
 from benchmarks.training import Measured, training
-from dali_pipes.decode import BadVideo
+from dali_pipes.decoding.video import BadVideo
 from dali_pipes.loader import NothingUsable
 from dali_pipes.prepare.work import BadInput
-from kernels.cpu_labels import cores
+from kernels.labels.cpu import cores
 from model import BACKBONES
 from model.flags import Help, Parser, positive, whole
 from train import Stop

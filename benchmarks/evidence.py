@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 
 from benchmarks import timing
 from dali_pipes.prepare.samples import MOTIONS, SPLITS, write_samples
-from model import checkpoint
 from model.flags import Help, Parser, positive, whole
+from model.training import checkpoint
 
 Row = dict[str, Any]
 ROOT = Path(__file__).parents[1]

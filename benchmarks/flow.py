@@ -24,14 +24,14 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import timing
-from dali_pipes import gpu_pipeline
-from dali_pipes.decode import BadVideo, probe, read_frames
+from dali_pipes.decoding.video import BadVideo, probe, read_frames
 from dali_pipes.flow import dis_flow, flow_size
+from dali_pipes.pipelines import gpu as gpu_pipeline
 from dali_pipes.sources import VideoFiles
-from kernels.cpu_flow import tvl1_flow
-from kernels.cpu_labels import cores, motion_labels
-from kernels.flow_code import decode, encode
-from kernels.label_schema import LABELS, MOTION, flow_fields
+from kernels.flow.code import decode, encode
+from kernels.flow.cpu import tvl1_flow
+from kernels.labels.cpu import cores, motion_labels
+from kernels.labels.schema import LABELS, MOTION, flow_fields
 
 Row = dict[str, Any]
 Frames = NDArray[np.uint8]  # [T,H,W,3]
@@ -95,7 +95,7 @@ def read_clips(folder: Path, count: int) -> list[Frames]:
 def cpu_sources() -> list[Source]:
     return [
         Source(REFERENCE, opencv_tvl1),
-        Source("TV-L1, kernels.cpu_flow", tvl1_flow),
+        Source("TV-L1, kernels.flow.cpu", tvl1_flow),
         Source("TV-L1 on a grid of 4x4 px, steps of 1/4 px", on_coarse_grid),
         Source("TV-L1 of frames of 128x171", tvl1_of_small_frames),
         Source("DIS medium of frames of 128x171", dis_of_small_frames),
@@ -147,7 +147,7 @@ def gpu_sources() -> list[Source]:
     if not torch.cuda.is_available():
         print("no GPU: TV-L1 in CUDA and hardware flow are not measured", flush=True)
         return []
-    sources = [Source("TV-L1, kernels.cuda_flow", cuda_tvl1, on_gpu=True)]
+    sources = [Source("TV-L1, kernels.flow.cuda", cuda_tvl1, on_gpu=True)]
     for grid in (1, 4):
         source = Source(
             f"NVIDIA flow unit, grid of {grid}x{grid} px", NvidiaFlow(grid), on_gpu=True
@@ -162,7 +162,7 @@ def gpu_sources() -> list[Source]:
 
 
 def cuda_tvl1(frames: Frames) -> Field:
-    from kernels import cuda_flow
+    from kernels.flow import cuda as cuda_flow
 
     return cast(Field, cuda_flow.tvl1_flow(torch.from_numpy(frames)[None].cuda())[0].cpu().numpy())
 
@@ -263,7 +263,7 @@ def on_cores(source: Source, clips: list[Frames]) -> tuple[list[Field], float]:
 
 def gpu_speed(source: Source, clips: list[Frames]) -> float:
     """Pairs a second; TV-L1 of `GPU_PAIRS` at once, and of frames that are on the GPU already."""
-    from kernels import cuda_flow
+    from kernels.flow import cuda as cuda_flow
 
     sizes = [clip.shape for clip in clips]
     alike = [clip for clip in clips if clip.shape == max(sizes, key=sizes.count)]

@@ -17,8 +17,8 @@ from benchmarks.flow import NvidiaFlow
 from benchmarks.inputs import Clips
 from benchmarks.labels import threads
 from benchmarks.stages import SPEC, decode, jpeg_bytes, jpeg_decoder, of_ceiling
-from dali_pipes.decode import read_clip
-from dali_pipes.encoded import GPU_CODECS, Encoded, encoded_clip
+from dali_pipes.decoding.encoded import GPU_CODECS, Encoded, encoded_clip
+from dali_pipes.decoding.video import read_clip
 from dali_pipes.flow import fitted
 from kernels.labels import clip_labels
 
@@ -60,7 +60,7 @@ def on_gpu(
     rows.append(_row("JPEG decode, with flow, GPU", timed, count, work=moved, rate=ceilings.copy))
 
     fitting = np.stack([fitted(frame) for frame in native[0]])
-    from kernels import cuda_flow
+    from kernels.flow import cuda as cuda_flow
 
     pairs = torch.from_numpy(fitting)[None].cuda().repeat(16, 1, 1, 1, 1)
     rows.append(_row(TVL1, timing.timed_on_gpu(lambda: cuda_flow.tvl1_flow(pairs)), len(pairs)))

@@ -22,9 +22,9 @@ from benchmarks.inputs import some_clips
 from benchmarks.loaders import clips_of
 from dali_pipes import ClipLoader
 from dali_pipes.sources import VideoFiles
-from kernels.cpu_labels import cores
 from kernels.labels import clip_labels
-from model.stages import FIRST_STEPS
+from kernels.labels.cpu import cores
+from model.training.stages import FIRST_STEPS
 
 Row = dict[str, Any]
 ROOT = Path(__file__).parents[1]

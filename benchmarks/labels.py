@@ -21,10 +21,10 @@ from benchmarks import timing
 from benchmarks.published import label_call
 from benchmarks.rivals import Array, Row, compare, threads
 from benchmarks.torch_labels import torch_labels
-from kernels import flow_code
-from kernels.cpu_labels import cores
-from kernels.label_schema import RULES, Rule, flow_fields
+from kernels.flow import code as flow_code
 from kernels.labels import clip_labels
+from kernels.labels.cpu import cores
+from kernels.labels.schema import RULES, Rule, flow_fields
 
 CLIP_LEN, SIZE = 16, 112
 GPU_CLIPS = 256  # together larger than any GPU's cache, so that each batch comes from memory

@@ -10,7 +10,7 @@ from benchmarks import timing
 from benchmarks.inputs import Clips, layout_arguments
 from benchmarks.stages import from_images, from_videos
 from dali_pipes import ClipLoader
-from kernels.cpu_labels import cores
+from kernels.labels.cpu import cores
 
 Row = dict[str, Any]
 

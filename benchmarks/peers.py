@@ -22,7 +22,7 @@ from benchmarks import timing
 from benchmarks.rivals import ROUNDS, Array, Row, compare, ratio, stream
 from dali_pipes import ClipLoader
 from dali_pipes.clips import ClipSpec, clip_at, start_frame
-from dali_pipes.decode import BadVideo, decoded, read_frames, resized
+from dali_pipes.decoding.video import BadVideo, decoded, read_frames, resized
 from dali_pipes.flow import dis_flow
 from dali_pipes.sources import VideoFiles
 from kernels.labels import clip_labels

@@ -20,8 +20,8 @@ from benchmarks import timing
 from benchmarks.inputs import layout_arguments
 from benchmarks.rivals import ROUNDS, Array, Row, compare, ratio, stream, threads
 from dali_pipes import ClipLoader
-from dali_pipes.jpeg import image_name
-from kernels import flow_code
+from dali_pipes.decoding.jpeg import image_name
+from kernels.flow import code as flow_code
 from kernels.labels import clip_labels
 
 ADDRESS = "https://github.com/laura-wang/video_repres_sts"

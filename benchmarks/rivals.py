@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.timing import Timing, digits
 from dali_pipes import ClipLoader
-from kernels.label_schema import NAMES
+from kernels.labels.schema import NAMES
 
 Row = dict[str, Any]
 Array = NDArray[Any]

@@ -19,12 +19,12 @@ from benchmarks.ceilings import Ceilings
 from benchmarks.inputs import Clips
 from benchmarks.labels import threads
 from dali_pipes.clips import ClipSpec
-from dali_pipes.cpu_pipeline import resized_part
-from dali_pipes.decode import read_clip, resized
+from dali_pipes.decoding.jpeg import read_encoded
+from dali_pipes.decoding.video import read_clip, resized
 from dali_pipes.flow import dis_flow, fitted, tvl1_flow
-from dali_pipes.jpeg import read_encoded
-from kernels.label_schema import RULES
+from dali_pipes.pipelines.cpu import resized_part
 from kernels.labels import clip_labels
+from kernels.labels.schema import RULES
 
 Row = dict[str, Any]
 Images = NDArray[np.uint8]

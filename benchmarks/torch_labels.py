@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.label_schema import OCTANTS, ORIENTATIONS
-from kernels.partitions import BLOCKS, PATTERN_SLICES, partition
+from kernels.labels.partitions import BLOCKS, PATTERN_SLICES, partition
+from kernels.labels.schema import OCTANTS, ORIENTATIONS
 
 LEVELS = 256
 

@@ -17,8 +17,8 @@ from benchmarks.ceilings import Ceilings, measure
 from benchmarks.loaders import ahead
 from benchmarks.stages import of_ceiling
 from dali_pipes.flow import FLOW_CHOICES
-from model.distributed import joined
-from model.options import parse
+from model.training.distributed import joined
+from model.training.options import parse
 
 Row = dict[str, Any]
 CACHED = 4  # batches

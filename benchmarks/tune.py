@@ -14,7 +14,7 @@ import torch
 from benchmarks import timing
 from benchmarks.loaders import ahead
 from benchmarks.training import real_step, running, step
-from kernels.cpu_labels import cores
+from kernels.labels.cpu import cores
 
 Row = dict[str, Any]
 BATCHES = {"cpu": (1, 2, 4, 8, 16, 32), "cuda": (8, 16, 30, 60, 120, 240)}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from torch import Tensor, int64, uint8
 from torch import bool as bool8
 
-from kernels.label_schema import LABELS
+from kernels.labels.schema import LABELS
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class ClipBatch:
     """
 
     frames: Tensor  # uint8 [N,T,S,S,3], RGB; frames.permute(0,4,1,2,3) is channels-last-3d
-    flow: Tensor  # uint8 [N,F,S,S,2], (u right, v down), coded: kernels.flow_code
-    labels: Tensor  # int64 [N,27], order and ranges of kernels.label_schema.LABELS
+    flow: Tensor  # uint8 [N,F,S,S,2], (u right, v down), coded: kernels.flow.code
+    labels: Tensor  # int64 [N,27], order and ranges of kernels.labels.schema.LABELS
     video: Tensor  # int64 [N], index into ClipLoader.paths
     start: Tensor  # int64 [N], first frame of the clip in its video, 0-based
     crop: Tensor  # int64 [N,2], (top, left) of the crop in the resized frame

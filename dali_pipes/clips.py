@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.label_schema import Rule, check_domain, flow_fields
+from kernels.labels.schema import Rule, check_domain, flow_fields
 
 
 @dataclass(frozen=True)

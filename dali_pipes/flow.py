@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.flow_code import encode
+from kernels.flow.code import encode
 
 FlowName = Literal["stored", "tvl1", "nvof", "dis"]
 FLOW_CHOICES = ("auto", "stored", "tvl1", "nvof", "dis")
@@ -87,7 +87,7 @@ def dis_flow(frames: NDArray[np.uint8], native_size: tuple[int, int]) -> NDArray
     """DIS (preset medium) between neighbours: uint8 RGB [T,h,w,3] -> uint8 coded [T-1,h,w,2].
 
     `native_size` (height, width) of the video: vectors found on the resized frames are scaled to
-    pixels of `flow_size(native_size)` before they are clipped and coded (kernels.flow_code).
+    pixels of `flow_size(native_size)` before they are clipped and coded (kernels.flow.code).
     """
     height, width = frames.shape[1:3]
     full_height, full_width = flow_size(native_size)
@@ -104,6 +104,6 @@ def tvl1_flow(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     uint8 RGB [T,H,W,3] at `flow_size` -> float32 pixels per frame [T-1,H,W,2]. Some 0.1 s a pair at
     320x240. Equal to OpenCV's DualTVL1OpticalFlow with default settings, to rounding.
     """
-    from kernels import cpu_flow  # compiles; workers that do without start faster
+    from kernels.flow import cpu as cpu_flow  # compiles; workers that do without start faster
 
     return cpu_flow.tvl1_flow(frames)

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decode import printable
+from dali_pipes.decoding.video import printable
 from dali_pipes.flow import FLOW_CHOICES
 from dali_pipes.prepare.store import write_whole
-from kernels.label_schema import NAMES, RULES
+from kernels.labels.schema import NAMES, RULES
 
 if TYPE_CHECKING:
     from dali_pipes.loader import ClipLoader
@@ -35,7 +35,7 @@ class Table:
 
     video: list[str]  # [M], path relative to the folder given
     start: NDArray[np.int64]  # [M], first frame, 0-based
-    labels: NDArray[np.int64]  # [M,27], in the order of kernels.label_schema.NAMES
+    labels: NDArray[np.int64]  # [M,27], in the order of kernels.labels.schema.NAMES
     made: dict[str, Any]  # rule, flow source, clip length, stride, resize, crop
 
 

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from dali_pipes.batch import ClipBatch
 from dali_pipes.clips import ClipSpec, clip_at, clip_start, rank_slots
-from dali_pipes.decode import BadVideo, printable
-from dali_pipes.feed import Feed
-from dali_pipes.fetch import Share
+from dali_pipes.decoding.video import BadVideo, printable
 from dali_pipes.flow import NO_FLOW, resolve_flow
-from dali_pipes.index import UNKNOWN, Index, survey
-from dali_pipes.lists import NO_START
+from dali_pipes.pipelines.feed import Feed
+from dali_pipes.pipelines.fetch import Share
 from dali_pipes.sources import Source, open_source
-from kernels.label_schema import LABELS, Rule
+from dali_pipes.sources.index import UNKNOWN, Index, survey
+from dali_pipes.sources.lists import NO_START
 from kernels.labels import clip_labels
+from kernels.labels.schema import LABELS, Rule
 
 
 class NothingUsable(ValueError):

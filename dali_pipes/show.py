@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.clips import ClipSpec, start_frame
-from dali_pipes.decode import BadVideo, probe, read_clip, read_frames
+from dali_pipes.decoding.video import BadVideo, probe, read_clip, read_frames
 from dali_pipes.flow import dis_flow, flow_size, tvl1_flow
-from kernels import flow_code
-from kernels.label_schema import INDEX, LABELS, RULES, Rule, flow_fields
-from kernels.label_words import octant_rgb, value_words
-from kernels.partitions import PATTERN_SLICES, partition
+from kernels.flow import code as flow_code
+from kernels.labels.partitions import PATTERN_SLICES, partition
+from kernels.labels.schema import INDEX, LABELS, RULES, Rule, flow_fields
+from kernels.labels.words import octant_rgb, value_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

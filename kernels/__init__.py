@@ -1,1 +1,1 @@
-"""The 27 spatio-temporal statistics of a clip, on the CPU and on the GPU."""
+"""The 27 spatio-temporal statistics of a clip and its flow, on the CPU and on the GPU."""

@@ -60,8 +60,8 @@ def _literal(value: int | float | str) -> str:
 class CudaDevice:
     """A GPU. Memory comes from torch; launches go to torch's current stream and wait for nothing.
 
-    The first use of a module compiles it, or finds it compiled before, and the first use of a table copies it; so call once
-    before capturing a CUDA graph.
+    The first use of a module compiles it, unless it was compiled before, and the first use of a
+    table copies it; so call once before capturing a CUDA graph.
     """
 
     def __init__(self, device: "torch.device") -> None:

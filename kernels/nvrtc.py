@@ -76,24 +76,27 @@ def architecture(capability: tuple[int, int]) -> str:
 
 
 def cubin_file(text: str, architecture: str) -> Path:
-    """A file with the machine code, compiled once for each text and NVRTC and kept."""
+    """A file with the machine code: compiled once for each text and NVRTC, if the cache allows."""
     from cuda.bindings import nvrtc
 
     parts = (text, architecture, OPTIONS, nvrtc.nvrtcVersion()[1:])
     name = f"{blake2b(repr(parts).encode(), digest_size=16).hexdigest()}.cubin"
-    for folder in (_cache_folder(), Path(tempfile.gettempdir()) / f"sts-dali-{os.getuid()}"):
-        path = folder / name
-        if path.exists():
-            return path
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as whole:
-                whole.write(compiled(text, architecture).cubin)
-            os.replace(whole.name, path)  # other processes see it whole or not at all
-        except OSError:
-            continue
-        return path
-    raise OSError(f"no place for compiled kernels: neither {_cache_folder()} nor {folder}")
+    kept = _cache_folder() / name
+    if kept.exists():
+        return kept
+    cubin = compiled(text, architecture).cubin
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        return _written(cubin, kept)
+    except OSError:  # no home to write to: for this process alone
+        return _written(cubin, Path(tempfile.mkdtemp(prefix="sts-dali-")) / name)
+
+
+def _written(data: bytes, path: Path) -> Path:
+    """Other processes see the file whole or not at all."""
+    part = path.with_suffix(f".{os.getpid()}")
+    part.write_bytes(data)
+    return part.replace(path)
 
 
 def _cache_folder() -> Path:

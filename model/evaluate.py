@@ -18,14 +18,12 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dali_pipes import ClipLoader, decode
-from dali_pipes.decode import BadVideo, TooShort
+from dali_pipes import ClipLoader
+from dali_pipes.decoding.video import BadVideo, TooShort, probe, read_clip, resized
 from dali_pipes.loader import NothingUsable, Skip
 from dali_pipes.prepare.list_clips import read_split
 from dali_pipes.prepare.work import BadInput
 from dali_pipes.sources import Source, open_source
-from model.backbone import Backbone
-from model.distributed import joined
 from model.evaluation import report
 from model.evaluation.classify import Scores, confusion, linear_probe, score
 from model.evaluation.features import FeatureCache, Table, cache_key, extract
@@ -44,7 +42,9 @@ from model.evaluation.splits import (
     split_by_name,
     split_files,
 )
-from model.precision import Precision, choose
+from model.networks.backbone import Backbone
+from model.training.distributed import joined
+from model.training.precision import Precision, choose
 
 SHARD = 32  # videos in a file of the cache
 STRIP_FRAMES, STRIP_HEIGHT = 4, 56  # pictures of a video in the report
@@ -475,16 +475,16 @@ def pooled(videos: Videos, pooling: str) -> NDArray[np.float32]:
 @lru_cache(maxsize=256)  # a training video can be near to many
 def strip(path: str) -> NDArray[np.uint8]:
     """Frames of a video side by side, uint8 RGB [H,W,3]."""
-    frames = decode.probe(path).frames
+    frames = probe(path).frames
     numbers = [(2 * n + 1) * frames // (2 * STRIP_FRAMES) for n in range(STRIP_FRAMES)]
     try:
-        pictures, _ = decode.read_clip(path, numbers, None)
+        pictures, _ = read_clip(path, numbers, None)
     except TooShort as error:  # its container promised more
         last = max(error.frames - 1, 0)
-        pictures, _ = decode.read_clip(path, [min(number, last) for number in numbers], None)
+        pictures, _ = read_clip(path, [min(number, last) for number in numbers], None)
     height, width = pictures.shape[1:3]
     size = (STRIP_HEIGHT, round(width * STRIP_HEIGHT / height))
-    return np.hstack([decode.resized(picture, size) for picture in pictures])
+    return np.hstack([resized(picture, size) for picture in pictures])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dali_pipes.prepare.samples import write_sample
-from kernels.label_schema import NAMES
+from kernels.labels.schema import NAMES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

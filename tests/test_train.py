@@ -17,10 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer import event_file_writer
 
 import train
-from dali_pipes.decode import BadVideo
+from dali_pipes.decoding.video import BadVideo
 from dali_pipes.sources import Synthetic
-from kernels.difficulty import motion_confidence
-from kernels.label_schema import NAMES
+from kernels.labels.difficulty import motion_confidence
+from kernels.labels.schema import NAMES
 
 ROOT = Path(__file__).parent.parent
 SMALL = "--width 0.05 --clip_len 8 --size 32 --resize 36x48 --num_workers 0 --precision float32"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from dali_pipes.decode import BadVideo, decoded, header_frames, printable, probe
+from dali_pipes.decoding.video import BadVideo, decoded, header_frames, printable, probe
 from dali_pipes.prepare.store import write_text
 from dali_pipes.prepare.work import add_workers_argument, bad_input, each, ranks, worker_count
 from dali_pipes.sources import VideoFiles

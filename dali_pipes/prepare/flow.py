@@ -16,9 +16,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decode import BadVideo
+from dali_pipes.decoding.jpeg import count_images, image_name, read_image
+from dali_pipes.decoding.video import BadVideo
 from dali_pipes.flow import dis_flow, fitted, tvl1_flow
-from dali_pipes.jpeg import count_images, image_name, read_image
 from dali_pipes.prepare.frames import (
     add_clip_frames_argument,
     check_clip_frames,
@@ -39,7 +39,7 @@ from dali_pipes.prepare.work import (
     worker_count,
 )
 from dali_pipes.sources import FrameFolders
-from kernels.flow_code import encode
+from kernels.flow.code import encode
 
 # What an interruption can cost each worker; with TV-L1 on a CPU 16 pairs take some 2 s.
 PAIRS_AT_ONCE = {"cpu": 16, "cuda": 64}
@@ -237,7 +237,7 @@ def _flow(frames: NDArray[np.uint8], algorithm: str, device: str) -> NDArray[np.
 def _tvl1_on_gpu(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     import torch
 
-    from kernels import cuda_flow
+    from kernels.flow import cuda as cuda_flow
 
     gpu = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     with _one_at_a_time, torch.cuda.device(gpu):

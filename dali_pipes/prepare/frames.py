@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
-from dali_pipes.decode import BadVideo, decoded, printable, upright_rgb
+from dali_pipes.decoding.jpeg import count_images, image_name
+from dali_pipes.decoding.video import BadVideo, decoded, printable, upright_rgb
 from dali_pipes.flow import fitted
-from dali_pipes.jpeg import count_images, image_name
 from dali_pipes.prepare.images import QUALITY, jpeg
 from dali_pipes.prepare.list_clips import Listed, list_lines, write_list
 from dali_pipes.prepare.store import claim, discard, publish

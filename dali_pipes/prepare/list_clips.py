@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dali_pipes.decode import BadVideo, printable, probe
-from dali_pipes.jpeg import count_images, image_name
+from dali_pipes.decoding.jpeg import count_images, image_name
+from dali_pipes.decoding.video import BadVideo, printable, probe
 from dali_pipes.prepare.store import write_text
 from dali_pipes.prepare.work import (
     BadInput,
@@ -20,7 +20,8 @@ from dali_pipes.prepare.work import (
     summary,
     worker_count,
 )
-from dali_pipes.sources import VIDEO_SUFFIXES, FrameFolders, VideoFiles
+from dali_pipes.sources import FrameFolders, VideoFiles
+from dali_pipes.sources.videos import VIDEO_SUFFIXES
 
 CLIP_LEN = 16  # frames
 EVERY = 16  # frames from one listed start to the next

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.backbone import Backbone
-from model.precision import Precision
+from model.networks.backbone import Backbone
+from model.training.precision import Precision
 
 Table = dict[str, NDArray[np.float32]]
 

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model import checkpoint
-from model.backbone import Backbone
 from model.evaluation.features import Batch, Table, by_video
-from model.precision import Precision
+from model.networks.backbone import Backbone
+from model.training import checkpoint
+from model.training.precision import Precision
 
 
 class Classifier(nn.Module):

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from model import BACKBONES, checkpoint
-from model.backbone import Backbone
-from model.published import from_state_dict, is_published
+from model import BACKBONES
+from model.networks.backbone import Backbone
+from model.networks.published import from_state_dict, is_published
+from model.training import checkpoint
 
 RANDOM = "random"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from model import BACKBONES
 from model.flags import Help, Parser, not_negative, positive, share, size, whole
-from model.precision import PRECISIONS
+from model.training.precision import PRECISIONS
 
 DESCRIPTION = """\
 Judge a pre-trained network by a task. Writes OUT/result.json, OUT/report.html and TensorBoard

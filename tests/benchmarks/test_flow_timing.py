@@ -36,7 +36,7 @@ def test_a_run_appends_a_row_with_speed_and_agreement(
     results = {one["flow"]: one for one in row["results"]}
     kinds = ("position", "orientation", "frame")
     assert all(results["TV-L1, OpenCV"][kind] == 100 for kind in kinds)
-    same, other = results["TV-L1, kernels.cpu_flow"], results["DIS medium of frames of 128x171"]
+    same, other = results["TV-L1, kernels.flow.cpu"], results["DIS medium of frames of 128x171"]
     assert all(same[kind] > other[kind] for kind in kinds)
     assert all(one["pairs_per_s"] > 0 and one["crops"] == 4 for one in results.values())
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import peers
 from dali_pipes.clips import ClipSpec
-from dali_pipes.decode import read_frames
+from dali_pipes.decoding.video import read_frames
 from dali_pipes.sources import VideoFiles
 
 

@@ -36,7 +36,7 @@ FILES = {
     """,
     "sts/labels.py": """
         import numpy as np
-        from kernels.flow_code import encode
+        from kernels.flow.code import encode
         from kernels.labels import clip_labels
 
         def labels(sample):

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import __main__ as report
 from benchmarks import gpu_stages, inputs, page, stages
 from benchmarks.training import Step
-from dali_pipes.decode import read_frames
+from dali_pipes.decoding.video import read_frames
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import Synthetic
 

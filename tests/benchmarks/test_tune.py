@@ -12,7 +12,7 @@ from benchmarks import __main__ as report
 from benchmarks import tune
 from benchmarks.tune import worker_counts
 from dali_pipes.flow import FLOW_CHOICES
-from model.options import parse
+from model.training.options import parse
 
 TINY = ["--width", "0.05"]
 

@@ -1,7 +1,7 @@
 """Runs the text of .cu files on the CPU, so that kernels are proven without a GPU.
 
     device = CpuDevice(order="random", seed=3)
-    launch = device.module(("reduce.cuh", "motion.cu"), defines)
+    launch = device.module(("labels/reduce.cuh", "labels/motion.cu"), defines)
     launch("kernel", (blocks,), (256,), [array, np.int32(5), output], shared_bytes=0)
 
 `CpuDevice` is a `kernels.cuda_module.Device`: host code written for that protocol drives the same

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import cuda_flow, cuda_launches
-from kernels.cuda_flow import tvl1_crops, tvl1_flow
 from kernels.cuda_module import Device
-from kernels.label_schema import Rule
-from kernels.tvl1 import Tvl1
+from kernels.flow import cuda as cuda_flow
+from kernels.flow.cuda import tvl1_crops, tvl1_flow
+from kernels.flow.tvl1 import Tvl1
+from kernels.labels import launches as cuda_launches
+from kernels.labels.schema import Rule
 from tests.cuda_on_cpu import CpuDevice, Sanitiser
 
 

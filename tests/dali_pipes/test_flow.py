@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dali_pipes.flow import dis_flow, flow_size, resolve_flow, tvl1_flow
-from kernels.flow_code import decode
+from kernels.flow.code import decode
 
 
 def moving(u: int, v: int, frames: int = 3, size: tuple[int, int] = (128, 171)) -> np.ndarray:

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dali_pipes.decode import read_clip
+from dali_pipes.decoding.video import read_clip
 from dali_pipes.flow import dis_flow
 from dali_pipes.labels import main
 from dali_pipes.prepare.encode import write_video
-from kernels.label_schema import NAMES
 from kernels.labels import clip_labels
+from kernels.labels.schema import NAMES
 
 
 @pytest.fixture

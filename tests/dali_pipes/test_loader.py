@@ -13,7 +13,7 @@ import torch
 
 from dali_pipes import ClipBatch, ClipLoader
 from dali_pipes.clips import clip_at, clip_start
-from dali_pipes.decode import probe
+from dali_pipes.decoding.video import probe
 from dali_pipes.flow import dis_flow
 from dali_pipes.loader import NothingUsable, Skip
 from dali_pipes.prepare.encode import write_video

@@ -8,11 +8,11 @@ import pytest
 
 from dali_pipes import show
 from dali_pipes.prepare.samples import write_sample
-from kernels.flow_code import encode
-from kernels.label_schema import INDEX, LABELS
-from kernels.label_words import octant_rgb, value_words
+from kernels.flow.code import encode
 from kernels.labels import clip_labels
-from kernels.partitions import PATTERN_SLICES, partition
+from kernels.labels.partitions import PATTERN_SLICES, partition
+from kernels.labels.schema import INDEX, LABELS
+from kernels.labels.words import octant_rgb, value_words
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from dali_pipes import ClipLoader, fetch, loader
+from dali_pipes import ClipLoader, loader
+from dali_pipes.pipelines import fetch
+from dali_pipes.pipelines.trace import Trace
 from dali_pipes.sources import Synthetic
-from dali_pipes.trace import Trace
 
 SMALL: dict[str, Any] = {"resize": (32, 40), "size": 24, "sampling": "even", "device": "cpu"}
 SLEEP = 0.3  # far more than the work on such clips takes

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from dali_pipes.decode import decoded
-from dali_pipes.lists import read_list
+from dali_pipes.decoding.video import decoded
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import FrameFolders
-from kernels.flow_code import decode
+from dali_pipes.sources.lists import read_list
+from kernels.flow.code import decode
 
 ROOT = Path(__file__).parents[3]
 

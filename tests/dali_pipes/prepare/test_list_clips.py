@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dali_pipes.lists import read_list
 from dali_pipes.prepare.list_clips import starts
 from dali_pipes.sources import FrameFolders, VideoFiles
+from dali_pipes.sources.lists import read_list
 
 
 def test_starts_leave_room_for_the_clip_and_the_frame_after_it() -> None:

@@ -12,8 +12,8 @@ from dali_pipes.prepare.encode import write_video
 from model import BACKBONES, evaluate
 from model.evaluation.features import FeatureCache
 from model.evaluation.network import load
-from model.heads import StatisticsHeads, StatisticsNet
-from tests.model.test_zoo import published_weights
+from model.networks.heads import StatisticsHeads, StatisticsNet
+from tests.model.networks.test_zoo import published_weights
 
 COLOURS = {"blue": (40, 40, 200), "green": (40, 200, 40), "red": (200, 40, 40)}
 SMALL = ["--clip_len", "8", "--size", "32", "--resize", "32x40"]
@@ -129,7 +129,7 @@ def test_finetune_learns_and_resumes(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("model.checkpoint.save", fail_after)
+        patched.setattr("model.training.checkpoint.save", fail_after)
         with pytest.raises(KeyboardInterrupt):
             run("finetune", videos, tmp_path / "cut", *flags)
     capsys.readouterr()

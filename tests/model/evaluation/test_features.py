@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model import BACKBONES
 from model.evaluation.features import FeatureCache, cache_key, extract
-from model.precision import choose
+from model.training.precision import choose
 
 FLOAT32 = choose("float32", torch.device("cpu"))
 

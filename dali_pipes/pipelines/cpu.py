@@ -1,0 +1,169 @@
+"""DALI pipelines on the CPU: what the loader runs where there is no GPU, or flow is DIS.
+
+    videos:   workers decode, resize and compute flow -> DALI crops, flips, batches, prefetches
+    folders:  workers read and examine images -> DALI decodes, resizes, crops, flips
+
+Both give (frames, flow, report, reason); see `fetch` for the last two. Crop and flip are data: DALI
+draws nothing, so every form of the pipeline yields the same clips.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from dali_pipes.pipelines.fetch import Fetch, FetchClips, FetchImages
+
+if TYPE_CHECKING:
+    from nvidia.dali import Pipeline
+
+
+def video_pipeline(fetch: FetchClips, batch_size: int, workers: int, prefetch: int) -> "Pipeline":
+    """Clips decoded by workers: frames uint8 [T,S,S,3] and flow uint8 [F,S,S,2] a sample.
+
+    `prefetch`: batches that DALI prepares ahead.
+    """
+    from nvidia.dali import Pipeline, types
+
+    pipeline = Pipeline(
+        batch_size=batch_size,
+        num_threads=1,
+        device_id=None,
+        **worker_arguments(workers, prefetch),
+    )
+    with pipeline:
+        frames, flow, crop, flip, mask, report, reason = source(
+            fetch, workers, prefetch, [(types.UINT8, "FHWC"), (types.UINT8, "FHWC")]
+        )
+        pipeline.set_outputs(
+            cropped(frames, crop, flip, fetch.spec.size),
+            cropped(flow, crop, flip, fetch.spec.size) ^ mask,
+            report,
+            reason,
+        )
+    return pipeline
+
+
+def image_pipeline(fetch: FetchImages, workers: int, prefetch: int) -> "Pipeline":
+    """Frame folders, one frame a sample: uint8 [S,S,3], flow uint8 [S,S,2].
+
+    A batch of N clips is N * T samples; as quick as T outputs stacked, and quicker to build.
+    """
+    from nvidia.dali import Pipeline
+
+    pipeline = Pipeline(
+        batch_size=fetch.batch_size * fetch.spec.clip_len,
+        num_threads=max(1, workers),
+        device_id=None,
+        **worker_arguments(min(workers, 1), prefetch),
+    )
+    with pipeline:
+        pipeline.set_outputs(*image_graph(fetch, workers, prefetch, "cpu"))
+    return pipeline
+
+
+def image_graph(
+    fetch: FetchImages, workers: int, prefetch: int, device: Literal["cpu", "mixed"]
+) -> Any:
+    """Decode on `device`, resize, crop and flip."""
+    from nvidia.dali import fn, types
+
+    rgb, u, v, crop, flip, mask, report, reason = source(
+        fetch, min(workers, 1), prefetch, [(types.UINT8, "")] * 3, batch=True
+    )
+    size = fetch.spec.size
+    side, mirrored = np.full(2, size, np.float32), flip * np.array([0, size], np.float32)
+    whole = np.array(fetch.spec.resize, np.float32)
+    start, end = (crop + mirrored) / whole, (crop + side - mirrored) / whole
+
+    def image(encoded: Any, kind: Any) -> Any:
+        decoded = fn.decoders.image(
+            encoded,
+            device=device,
+            output_type=kind,
+            jpeg_fancy_upsampling=True,  # a GPU as a CPU
+        )
+        return resized_part(decoded, start, end, size)
+
+    flow = fn.cat(image(u, types.GRAY), image(v, types.GRAY), axis=2)
+    mask = fn.reshape(mask, shape=[1, 1, 2])
+    return image(rgb, types.RGB), flow ^ (mask.gpu() if device == "mixed" else mask), report, reason
+
+
+def resized_part(images: Any, start: Any, end: Any, size: int) -> Any:
+    """The part from `start` to `end` (y, x in 0..1; mirrored if end < start) as size x size pixels.
+
+    To rounding what the whole image resized and then cut gives, for less work.
+    """
+    from nvidia.dali import fn, types
+
+    return fn.resize(
+        images,
+        size=[size, size],
+        roi_start=start,
+        roi_end=end,
+        roi_relative=True,
+        interp_type=types.INTERP_LINEAR,
+        antialias=False,  # as the published pipeline
+    )
+
+
+def source(
+    fetch: Fetch,
+    workers: int,
+    prefetch: int,
+    kinds: list[tuple[Any, str]],
+    batch: bool = False,
+) -> Any:
+    """The outputs of a fetch as graph nodes; `kinds`: (type, layout) of its arrays.
+
+    `batch`: the fetch gives a batch at a time.
+    """
+    from nvidia.dali import fn, types
+
+    dtypes = [dtype for dtype, _ in kinds]
+    layouts = [layout for _, layout in kinds]
+    return fn.external_source(
+        fetch,
+        num_outputs=len(kinds) + 5,
+        batch=batch,
+        batch_info=batch,
+        parallel=workers > 0,
+        prefetch_queue_depth=prefetch if workers > 0 else None,
+        dtype=[*dtypes, types.INT32, types.INT32, types.UINT8, types.INT64, types.UINT8],
+        layout=[*layouts, "", "", "", "", ""],
+    )
+
+
+def cropped(images: Any, crop: Any, flip: Any, size: int) -> Any:
+    """Cut size x size pixels at `crop` (top, left), mirrored if `flip`."""
+    from nvidia.dali import fn
+
+    cut = fn.slice(images, start=crop, shape=[size, size], axes=(1, 2))
+    return fn.flip(cut, horizontal=flip)
+
+
+def worker_arguments(workers: int, prefetch: int) -> dict[str, Any]:
+    """Pipeline arguments for `workers` Python processes; 0: Python work is done in this one."""
+    arguments: dict[str, Any] = {"prefetch_queue_depth": prefetch}
+    if workers:
+        arguments |= {"py_num_workers": workers, "py_start_method": "spawn"}
+    return arguments
+
+
+@contextmanager
+def bare_main() -> Iterator[None]:
+    """Hide the main module while worker processes start.
+
+    A spawned process imports the main module again: a training script would import torch in every
+    worker, and a script without `if __name__ == "__main__"` would start itself without end.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

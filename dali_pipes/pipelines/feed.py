@@ -1,0 +1,238 @@
+"""Pixels for the slots of a stream: the right pipeline for source, flow and device, kept going."""
+
+import math
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dali_pipes.clips import Clip, ClipSpec
+from dali_pipes.decoding.encoded import GPU_CODECS
+from dali_pipes.decoding.video import BadVideo, printable
+from dali_pipes.flow import NO_FLOW
+from dali_pipes.pipelines import cpu as cpu_pipeline
+from dali_pipes.pipelines import gpu as gpu_pipeline
+from dali_pipes.pipelines.fetch import FetchClips, FetchEncoded, FetchFrames, FetchImages, Share
+from dali_pipes.pipelines.running import LoaderStopped, Running
+from dali_pipes.sources import FrameFolders, Source, VideoFiles
+from dali_pipes.sources.index import Survey
+from kernels.stages import Clock, nvtx_range
+
+if TYPE_CHECKING:
+    from nvidia.dali import Pipeline
+
+GPU_FLOW = ("tvl1", "nvof")  # for these, frames of videos are decoded on the GPU
+
+# What DALI says when a GPU has no decoder for a codec, and FFmpeg's names for those codecs.
+_REFUSED = re.compile(r"not supported on this GPU.*?Codec: ([^,]+),", re.DOTALL)
+_CODECS = {"H.264": "h264", "HEVC": "hevc", "MPEG-4": "mpeg4", "JPEG": "mjpeg"}
+
+
+@dataclass(frozen=True)
+class Received:
+    """A batch as it comes from the pipeline: its good clips, and why the others are not."""
+
+    slots: list[int]  # [N], all
+    good: list[int]  # [G], places of the good ones among them
+    starts: list[int]  # [G], first frame in the video
+    frames: Tensor  # uint8 [G,T,S,S,3]
+    flow: Tensor  # uint8 [G,F,S,S,2]
+    bad: dict[int, BadVideo]  # by place
+    seconds: dict[str, float]  # waiting for it, and of all workers together, by stage
+
+
+@dataclass
+class Feed:
+    """A share of the stream from its first slot on, batch by batch, on `device`."""
+
+    source: Source
+    spec: ClipSpec
+    known: Survey
+    flow: str
+    device: torch.device
+    batch_size: int
+    workers: int
+    prefetch: int  # batches prepared ahead
+    stall_seconds: float
+
+    def __post_init__(self) -> None:
+        self.clock = Clock(self.device)
+        self._codecs: tuple[str, ...] = GPU_CODECS
+        self._running: Running | None = None
+        self._lent: list[Tensor] = []  # DALI's memory, as tensors, of the last batch
+        self._in_use: deque[tuple[torch.cuda.Event, list[Tensor]]] = deque()
+
+    @property
+    def decoder(self) -> str:
+        """Who decodes, in words."""
+        place = "GPU" if self.device.type == "cuda" else "CPU"
+        if self.flow == "stored":
+            return f"JPEG images on the {place} (DALI)"
+        if not isinstance(self.source, VideoFiles):
+            return "frames on the CPU"
+        if self.flow in GPU_FLOW:
+            return "video on the GPU (DALI, NVDEC); what it cannot take, on the CPU (PyAV)"
+        return "video on the CPU (PyAV)"
+
+    @property
+    def bytes_ahead(self) -> int:
+        """Memory of resized and of cropped pixels in batches under way."""
+        pixel = 3 * self.spec.clip_len + 2 * self.spec.flow_fields
+        whole, cut = math.prod(self.spec.resize) * pixel, self.spec.size**2 * pixel
+        ahead = self.prefetch
+        return self.batch_size * ((2 * ahead + 1) * whole + (ahead + 1) * cut)
+
+    def next(self, share: Share, clips: Sequence[Clip]) -> Received:
+        """The next batch: `clips`, whose slots begin `share`. Raises LoaderStopped."""
+        began = time.perf_counter()
+        with nvtx_range("waiting", self.device):
+            outputs = self._run(share, clips)
+        waited = time.perf_counter() - began
+        self._keep_until_read()
+        samples = self.spec.clip_len if self.flow == "stored" else 1  # of a clip
+        reports = outputs[2].as_array()[::samples]
+        bad: dict[int, BadVideo] = {}
+        for place in range(len(clips)):
+            reason = os.fsdecode(bytes(outputs[3].at(place * samples)).rstrip(b"\0"))
+            if reason:
+                bad[place] = BadVideo(*reason.split("\0"))
+        for place, shape in enumerate(outputs[0].shape() if samples == 1 else ()):
+            if shape[0] < self.spec.clip_len and place not in bad:
+                reason = f"the GPU decoder gave {shape[0]} of {self.spec.clip_len} frames"
+                bad[place] = BadVideo(self.source.paths[clips[place].video], "decode", reason)
+        good = [place for place in range(len(clips)) if place not in bad]
+        frames = self._clips(outputs[0], good, samples)
+        if self.flow == "tvl1":
+            flow = self._tvl1_flow(outputs[1], [(place, clips[place]) for place in good])
+        else:
+            flow = self._clips(outputs[1], good, samples)
+            # There is a field for every frame sample, and a blank one where none is wanted.
+            fields = 0 if self.flow == NO_FLOW else self.spec.flow_fields
+            flow = flow[:, :fields]
+        return Received(
+            reports[:, 0].tolist(),
+            good,
+            reports[good, 1].tolist(),
+            frames.to(self.device),
+            flow.to(self.device),
+            bad,
+            {"waiting": waited, **self._worker_seconds(reports)},
+        )
+
+    def close(self) -> None:
+        """End the workers; what was prepared ahead is lost."""
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+    def _worker_seconds(self, reports: NDArray[np.int64]) -> dict[str, float]:
+        """What workers took for the stages that are theirs; DALI does not tell what it takes."""
+        decode, flow = (reports[:, 2:].sum(axis=0) / 1e9).tolist()
+        by_dali = self.flow == "stored" or (
+            self.flow in GPU_FLOW and isinstance(self.source, VideoFiles)
+        )
+        seconds = {} if by_dali else {"decode": decode}
+        return seconds | ({"flow": flow} if self.flow == "dis" else {})
+
+    def _run(self, share: Share, clips: Sequence[Clip]) -> Any:
+        while True:
+            if self._running is None:
+                own = type(self.source).__module__ == "__main__"  # workers need the main module
+                with nullcontext() if own else cpu_pipeline.bare_main():
+                    self._running = Running(
+                        lambda scratch: self._build(share, scratch), self.stall_seconds
+                    )
+            try:
+                return self._running.next()
+            except LoaderStopped as error:
+                self.close()
+                if self._refused(str(error.__cause__)):
+                    continue  # workers decode that codec from now on
+                names = sorted({printable(self.source.paths[clip.video]) for clip in clips})
+                advice = "; choose flow 'tvl1'" if self.flow == "nvof" else ""
+                raise LoaderStopped(f"{error}; the batch: {', '.join(names)}{advice}") from error
+
+    def _refused(self, message: str) -> bool:
+        """Whether the GPU refused a codec that it was still trusted with."""
+        found = _REFUSED.search(message)
+        codec = _CODECS.get(found[1], found[1].lower()) if found else None
+        if codec not in self._codecs:
+            return False
+        self._codecs = tuple(trusted for trusted in self._codecs if trusted != codec)
+        return True
+
+    def _build(self, share: Share, scratch: Path) -> "Pipeline":
+        arguments = (self.spec, self.known, share, scratch)
+        work = (self.workers, self.prefetch)
+        if self.flow == "stored":
+            images = FetchImages(cast(FrameFolders, self.source), *arguments, self.batch_size)
+            if self.device.type == "cuda":
+                return gpu_pipeline.image_pipeline(images, *work, self.device.index)
+            return cpu_pipeline.image_pipeline(images, *work)
+        if self.flow in GPU_FLOW:
+            encoded = FetchEncoded(self.source, *arguments, self._codecs)
+            grid = _finest_grid(self.device) if self.flow == "nvof" else None
+            return gpu_pipeline.video_pipeline(
+                encoded, self.batch_size, *work, self.device.index, grid
+            )
+        fetch = FetchFrames if self.flow == NO_FLOW else FetchClips
+        clips = fetch(self.source, *arguments)
+        return cpu_pipeline.video_pipeline(clips, self.batch_size, *work)
+
+    def _clips(self, output: Any, good: list[int], samples: int) -> Tensor:
+        """A pipeline's output as one tensor of its good clips, without a copy if all are."""
+        if not output.is_dense_tensor():  # a clip that was cut short is among them
+            return torch.stack([self._borrow(output[place]) for place in good])
+        tensor = self._borrow(output.as_tensor())
+        if samples > 1:
+            tensor = tensor.unflatten(0, (-1, samples))
+        return tensor if len(good) == len(tensor) else tensor[good]
+
+    def _tvl1_flow(self, output: Any, clips: list[tuple[int, Clip]]) -> Tensor:
+        from kernels.flow.cuda import tvl1_crops
+
+        spec = self.spec
+        if not clips:
+            shape = (0, spec.flow_fields, spec.size, spec.size, 2)
+            return torch.empty(shape, dtype=torch.uint8, device=self.device)
+        with self.clock.stage("flow", len(clips)):
+            flow = tvl1_crops(
+                [self._borrow(output[place]) for place, _ in clips],
+                [clip.crop for _, clip in clips],
+                [clip.flip for _, clip in clips],
+                spec.resize,
+                spec.size,
+            )
+        return cast(Tensor, flow)
+
+    def _borrow(self, tensor: Any) -> Tensor:
+        """DALI's memory as a torch tensor."""
+        borrowed = torch.from_dlpack(tensor)
+        if borrowed.is_cuda:
+            self._lent.append(borrowed)
+        return borrowed
+
+    def _keep_until_read(self) -> None:
+        """DALI may use memory again as soon as no tensor holds it, but a GPU reads it later."""
+        if self._lent:
+            event = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(self.device))
+            self._in_use.append((event, self._lent))
+            self._lent = []
+        while self._in_use and self._in_use[0][0].query():
+            self._in_use.popleft()
+
+
+def _finest_grid(device: torch.device) -> int:
+    """Pixels between the vectors of hardware flow: 4 on Turing, 1 since Ampere."""
+    return 1 if torch.cuda.get_device_capability(device)[0] >= 8 else 4

@@ -1,0 +1,310 @@
+"""From a slot of the stream to what a DALI pipeline takes in: the work of a decoding worker.
+
+A fetch is called with DALI's `SampleInfo` or `BatchInfo` and never raises for a bad clip: it
+returns a placeholder of the same shapes, and the reason, by which the loader leaves the slot out.
+"""
+
+import os
+import threading
+import time
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_pipes.clips import Clip, ClipSpec, clip_at, clip_start
+from dali_pipes.decoding.encoded import GPU_CODECS, encoded_clip
+from dali_pipes.decoding.jpeg import read_encoded
+from dali_pipes.decoding.video import BadVideo, TooShort, resized
+from dali_pipes.flow import dis_flow, fitted, flow_size
+from dali_pipes.pipelines.trace import Trace
+from dali_pipes.sources import FrameFolders, Source, VideoFiles
+from dali_pipes.sources.frames import read_numbered
+from dali_pipes.sources.index import UNKNOWN, Index, Row, Survey, probe
+from dali_pipes.sources.lists import NO_START
+
+_BLANK_SIDES = (64, 64)  # px: NVIDIA's flow unit takes none that are much smaller
+_WRITE_EVERY_SECONDS = 5.0  # what is lost when a worker ends is found out again
+
+Arrays = tuple[NDArray[Any], ...]
+
+
+class Share(NamedTuple):
+    """Which slots of the stream a process takes: every `step`-th from `first`."""
+
+    first: int
+    step: int
+
+    def slot(self, number: int) -> int:
+        return self.first + number * self.step
+
+
+class Fetch:
+    """What all fetches share: which clip a slot is, where it starts, and how failures come back.
+
+    Every clip is (arrays of the kind ..., crop int32 [2], flip int32, flow mask uint8 [1,1,1,2],
+    report int64 [4] = (slot, start frame, ns opening and decoding, ns at flow), reason uint8 [n],
+    empty if all is well). It is one sample of DALI's.
+    """
+
+    def __init__(
+        self, source: Source, spec: ClipSpec, known: Survey, share: Share, scratch: Path
+    ) -> None:
+        self.source, self.spec, self.known, self.share = source, spec, known, share
+        self.trace = Trace(scratch)
+        self._index: Index | None = None
+        self._unwritten: list[Row] = []
+        self._written = time.monotonic()
+
+    def __call__(self, info: Any) -> Any:
+        return self.clip(info.idx_in_epoch)
+
+    def clip(self, number: int) -> Arrays:
+        """The clip in the `number`-th slot of the share."""
+        slot = self.share.slot(number)
+        clip = clip_at(slot, len(self.source), self.spec)
+        start, reason = -1, b""
+        try:
+            start, arrays = self._read(clip)
+        except BadVideo as error:
+            arrays = self.placeholder()
+            reason = os.fsencode("\0".join((error.path, error.stage, error.reason)))
+        finally:
+            self.trace.write("", "")
+        spent = self.trace.spent_ns
+        return (
+            *arrays,
+            np.array(clip.crop, np.int32),
+            np.array(clip.flip, np.int32),
+            # Mirrored, motion to the right becomes motion to the left: 255 - q is q ^ 255.
+            np.array([[[[255 * clip.flip, 0]]]], np.uint8),
+            np.array([slot, start, spent["open"] + spent["decode"], spent["flow"]], np.int64),
+            np.frombuffer(reason, np.uint8),
+        )
+
+    def read(self, item: int, numbers: range) -> Arrays:
+        """The arrays of a clip. Raises BadVideo."""
+        raise NotImplementedError
+
+    def placeholder(self) -> Arrays:
+        """Arrays of the shapes that `read` returns."""
+        raise NotImplementedError
+
+    def _read(self, clip: Clip) -> tuple[int, Arrays]:
+        path = self.source.paths[clip.video]
+        self.trace.write("open", path)
+        frames, decoded = self._counts(clip.video)
+        for attempt in range(2):
+            start = self._start(clip, frames, decoded)
+            numbers = range(start, start + self.spec.needs, self.spec.stride)
+            self.trace.write("decode", path)
+            try:
+                return start, self.read(clip.video, numbers)
+            except TooShort as error:
+                if attempt or not 0 < error.frames < frames:
+                    raise
+                decoded = error.frames
+                self._keep(clip.video, frames, decoded)
+        raise AssertionError
+
+    def _start(self, clip: Clip, frames: int, decoded: int | None) -> int:
+        listed = int(self.source.starts[clip.video])
+        span = self.spec.needs
+        try:
+            return clip_start(
+                clip.position, None if listed == NO_START else listed, frames, decoded, span
+            )
+        except ValueError as error:
+            raise BadVideo(self.source.paths[clip.video], "open", str(error)) from error
+
+    def _counts(self, item: int) -> tuple[int, int | None]:
+        """(frames as probed, true count if decoding showed fewer), probing what is unknown."""
+        if item in self.known.bad:
+            raise self.known.bad[item].with_traceback(None)  # or it gathers frames for ever
+        if self.known.frames[item] == UNKNOWN:
+            path, stamp = self.source.paths[item], self.source.stamp(item)
+            row = self._open_index().row(path)
+            if row is None or row.stamp != stamp:
+                row = probe(self.source, item, stamp)
+                self._write(row)
+            self.known.learn(item, row)
+            return self._counts(item)
+        decoded = int(self.known.decoded[item])
+        return int(self.known.frames[item]), None if decoded == UNKNOWN else decoded
+
+    def _keep(self, item: int, frames: int, decoded: int) -> None:
+        """Remember that decoding proved fewer frames, in this process and in the index."""
+        self.known.decoded[item] = decoded
+        self._write()
+        row = self._open_index().row(self.source.paths[item])
+        if row is not None and row.info is not None and row.info.frames == frames:
+            self._write(Row(row.path, row.stamp, row.info, decoded))
+            self._write()
+
+    def _write(self, row: Row | None = None) -> None:
+        """A row into the index, with others: many workers write to one file. None: at once."""
+        if row is not None:
+            self._unwritten.append(row)
+        if row is None or time.monotonic() - self._written > _WRITE_EVERY_SECONDS:
+            self._open_index().put(self._unwritten)
+            self._unwritten, self._written = [], time.monotonic()
+
+    def _open_index(self) -> Index:
+        if self._index is None:
+            self._index = Index(self.source.index_path)
+        return self._index
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_index": None}  # a process opens its own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        parent = parent_process()
+        if parent is not None:  # in a worker
+            cv2.setNumThreads(1)  # workers are the parallelism
+            threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    """End this process when another does: a killed run must not leave its workers behind."""
+    wait([sentinel])
+    os._exit(1)
+
+
+class FetchClips(Fetch):
+    """Resized frames uint8 [T,h,w,3] and DIS flow, coded, uint8 [F,h,w,2]."""
+
+    def read(self, item: int, numbers: range) -> Arrays:
+        frames, native = self.source.read_clip(item, numbers, self.spec.resize)
+        self.trace.write("flow", self.source.paths[item])
+        flow = dis_flow(frames, native)
+        return frames[: self.spec.clip_len], flow[: self.spec.flow_fields]
+
+    def placeholder(self) -> Arrays:
+        return (
+            np.zeros((self.spec.clip_len, *self.spec.resize, 3), np.uint8),
+            np.zeros((self.spec.flow_fields, *self.spec.resize, 2), np.uint8),
+        )
+
+
+class FetchFrames(FetchClips):
+    """Resized frames only; DALI takes no empty arrays, so flow is one field of zeros."""
+
+    def read(self, item: int, numbers: range) -> Arrays:
+        frames, _ = self.source.read_clip(item, numbers[: self.spec.clip_len], self.spec.resize)
+        return frames, np.zeros((1, *self.spec.resize, 2), np.uint8)
+
+    def placeholder(self) -> Arrays:
+        frames, flow = super().placeholder()
+        return frames, flow[:1]
+
+
+class FetchEncoded(Fetch):
+    """A clip for a GPU decoder, or, where that could fail, the clip decoded here:
+
+    encoded uint8 [n], its first frame int32, whether it was decoded here bool, fitted size
+    float32 [2], and if so frames resized uint8 [T,h,w,3] and fitted uint8 [F+1,h',w',3], else one
+    small frame each. Fitted: at the size that flow is measured in.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        spec: ClipSpec,
+        known: Survey,
+        share: Share,
+        scratch: Path,
+        codecs: tuple[str, ...] = GPU_CODECS,
+    ) -> None:
+        super().__init__(source, spec, known, share, scratch)
+        self._codecs = codecs if isinstance(source, VideoFiles) else ()
+
+    def read(self, item: int, numbers: range) -> Arrays:
+        path = self.source.paths[item]
+        encoded = encoded_clip(path, numbers, self._codecs) if self._codecs else None
+        if encoded is None:
+            frames, _ = self.source.read_clip(item, numbers, None)
+            return self._decoded(frames)
+        size = flow_size((encoded.height, encoded.width))
+        return (
+            np.frombuffer(encoded.data, np.uint8),
+            np.array(encoded.first, np.int32),
+            np.array(False),
+            np.array(size, np.float32),
+            *(np.zeros((1, 8, 8, 3), np.uint8),) * 2,
+        )
+
+    def placeholder(self) -> Arrays:
+        return self._decoded(np.zeros((self.spec.frames_for_flow, *_BLANK_SIDES, 3), np.uint8))
+
+    def _decoded(self, frames: NDArray[np.uint8]) -> Arrays:
+        small = [resized(frame, self.spec.resize) for frame in frames[: self.spec.clip_len]]
+        fitting = [fitted(frame) for frame in frames]
+        return (
+            np.zeros(1, np.uint8),
+            np.array(0, np.int32),
+            np.array(True),
+            np.array(fitting[0].shape[:2], np.float32),
+            np.stack(small),
+            np.stack(fitting),
+        )
+
+
+class FetchImages(Fetch):
+    """A batch of clips at once, an image a sample: encoded RGB, u and v, uint8 [n] each.
+
+    Of `batch_size` clips of T frames it gives batch_size * T samples, what a clip has besides
+    images T times and as one array each: DALI takes long over many small ones. Reasons are padded
+    with zeros. Images are read once: what was examined is what DALI decodes.
+    """
+
+    source: FrameFolders
+
+    def __init__(
+        self,
+        source: FrameFolders,
+        spec: ClipSpec,
+        known: Survey,
+        share: Share,
+        scratch: Path,
+        batch_size: int,
+    ) -> None:
+        super().__init__(source, spec, known, share, scratch)
+        self.batch_size = batch_size
+        self._blank = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1]
+
+    def __call__(self, info: Any) -> Any:
+        first = info.iteration * self.batch_size
+        clips = [self.clip(first + n) for n in range(self.batch_size)]
+        frames = self.spec.clip_len
+        images = [
+            [image for clip in clips for image in clip[kind * frames : (kind + 1) * frames]]
+            for kind in range(_KINDS)
+        ]
+        *facts, reasons = zip(*(clip[_KINDS * frames :] for clip in clips), strict=True)
+        padded = np.array([reason.tobytes() for reason in reasons])[:, None].view(np.uint8)
+        return (
+            *images,
+            *(np.repeat(fact, frames, axis=0) for fact in (*map(np.stack, facts), padded)),
+        )
+
+    def read(self, item: int, numbers: range) -> Arrays:
+        """All images of RGB, then of u, then of v; blank ones where flow has fewer fields."""
+        frames, *flow = self.source.folders(item)
+        fields = numbers[: self.spec.flow_fields]
+        blank = (self._blank,) * (self.spec.clip_len - len(fields))
+        shown = numbers[: self.spec.clip_len]
+        images = [read_numbered(frames, number, read_encoded) for number in shown]
+        for folder in flow:
+            images += [*(read_numbered(folder, number, read_encoded) for number in fields), *blank]
+        return tuple(images)
+
+    def placeholder(self) -> Arrays:
+        return (self._blank,) * (_KINDS * self.spec.clip_len)
+
+
+_KINDS = 3  # RGB, u, v

@@ -1,0 +1,132 @@
+"""DALI pipelines on a GPU: the stages of `cpu` with `mixed` and `gpu` operators.
+
+    videos:   workers examine packets -> NVDEC decodes -> resize -> crop, flip
+                                                       -> fitted frames for TV-L1, or hardware flow
+    folders:  workers read and examine images -> NVJPEG decodes -> resize, crop, flip
+
+What NVDEC cannot decode, workers do; the rest of the graph is the same. `device` "cpu" runs the
+graphs without a GPU, for codecs that DALI decodes on a CPU; None for `device_id` lets them be
+defined and serialised where there is no GPU.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from dali_pipes.pipelines.cpu import cropped, image_graph, source, worker_arguments
+from dali_pipes.pipelines.fetch import FetchEncoded, FetchImages
+from kernels.flow.code import FLOW_LIMIT_PX
+
+if TYPE_CHECKING:
+    from nvidia.dali import Pipeline
+
+Device = Literal["mixed", "cpu"]
+
+
+def video_pipeline(
+    fetch: FetchEncoded,
+    batch_size: int,
+    workers: int,
+    prefetch: int,
+    device_id: int | None,
+    flow_grid: int | None = None,
+    device: Device = "mixed",
+) -> "Pipeline":
+    """Frames uint8 [T,S,S,3] of videos, and what the labels' flow comes from.
+
+    `flow_grid` px: hardware flow on such a grid, coded, uint8 [F,S,S,2]; None: the frames that
+    TV-L1 takes, uint8 [F+1,h',w',3] of any size.
+    """
+    from nvidia.dali import fn, pipeline_def, types
+
+    spec = fetch.spec
+
+    @pipeline_def(enable_conditionals=True)
+    def graph() -> Any:
+        encoded, first, on_cpu, size, small, fitted, crop, flip, mask, report, reason = source(
+            fetch,
+            workers,
+            prefetch,
+            [
+                (types.UINT8, ""),
+                (types.INT32, ""),
+                (types.BOOL, ""),
+                (types.FLOAT, ""),
+                (types.UINT8, "FHWC"),
+                (types.UINT8, "FHWC"),
+            ],
+        )
+        if on_cpu:
+            frames = _on(device, small)
+            whole = _on(device, fitted)
+        else:
+            native = fn.decoders.video(
+                encoded,
+                device=device,
+                start_frame=first,
+                sequence_length=spec.frames_for_flow,
+                stride=spec.stride,
+                pad_mode="none",  # never black frames
+            )
+            frames = _resized(native[: spec.clip_len], spec.resize)
+            whole = fn.resize(native, size=size, interp_type=types.INTERP_LINEAR, antialias=True)
+        if flow_grid is not None:
+            flow = hardware_flow(whole, spec.frames_for_flow, flow_grid)
+            flow = _resized(_coded(flow), spec.resize)
+            whole = cropped(flow, crop, flip, spec.size) ^ _on(device, mask)
+        return cropped(frames, crop, flip, spec.size), whole, report, reason
+
+    return graph(
+        batch_size=batch_size,
+        num_threads=max(1, workers),
+        device_id=device_id,
+        **worker_arguments(workers, prefetch),
+    )
+
+
+def image_pipeline(
+    fetch: FetchImages, workers: int, prefetch: int, device_id: int | None
+) -> "Pipeline":
+    """Frame folders, one frame a sample, as `cpu.image_pipeline`."""
+    from nvidia.dali import Pipeline
+
+    pipeline = Pipeline(
+        batch_size=fetch.batch_size * fetch.spec.clip_len,
+        num_threads=max(1, workers),
+        device_id=device_id,
+        **worker_arguments(min(workers, 1), prefetch),
+    )
+    with pipeline:
+        pipeline.set_outputs(*image_graph(fetch, workers, prefetch, "mixed"))
+    return pipeline
+
+
+def hardware_flow(frames: Any, count: int, grid: int) -> Any:
+    """Flow of NVIDIA's unit from each frame to the next: [T,H,W,3] -> float32 px [T-1,h,w,2].
+
+    `count` is T; a clip that was cut short is filled up with black first. DALI's operator gives
+    the flow from a frame to the one before, so it is shown the frames last to first.
+    """
+    from nvidia.dali import fn
+
+    whole = fn.pad(frames, axis_names="F", shape=[count])
+    backwards = fn.sequence_rearrange(whole, new_order=list(reversed(range(count))))
+    flow = fn.optical_flow(backwards, output_grid=grid, preset=0.0)
+    return fn.sequence_rearrange(flow, new_order=list(reversed(range(count - 1))))
+
+
+def _on(device: Device, node: Any) -> Any:
+    return node.gpu() if device == "mixed" else node
+
+
+def _resized(frames: Any, size: tuple[int, int]) -> Any:
+    from nvidia.dali import fn, types
+
+    return fn.resize(frames, size=size, interp_type=types.INTERP_LINEAR, antialias=False)
+
+
+def _coded(flow: Any) -> Any:
+    """Pixels per frame -> bytes: kernels.flow.code.encode."""
+    from nvidia.dali import fn, math, types
+
+    limited = math.clamp(flow, -FLOW_LIMIT_PX, FLOW_LIMIT_PX)
+    levels = (limited + FLOW_LIMIT_PX) * (255 / (2 * FLOW_LIMIT_PX))
+    return fn.cast(math.floor(levels + 0.5), dtype=types.UINT8)

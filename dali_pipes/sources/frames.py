@@ -1,0 +1,163 @@
+"""Folders of frames, and of flow, as JPEG images in the published layout."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_pipes.decoding.jpeg import count_images, image_name, read_image
+from dali_pipes.decoding.video import BadVideo, VideoInfo, resized, words
+from dali_pipes.sources.folders import by_folder, classes, existing_folder, walk
+from dali_pipes.sources.lists import NO_START, inside, read_list
+from dali_pipes.sources.source import INDEX_NAME, Items
+
+
+@dataclass(frozen=True)
+class FrameFolders(Items):
+    """Frames and flow as JPEG images in the published layout, made by `found` or `listed`:
+
+        RGB_DIR/[class/]video/frame000001.jpg   frame 0
+        FLOW_X_DIR/video/frame000001.jpg        u from frame 0 to frame 1, grey, 8 bits
+        FLOW_Y_DIR/video/frame000001.jpg        v
+
+    `flow` is (FLOW_X_DIR, FLOW_Y_DIR), or None: flow is to be computed from the frames.
+    """
+
+    flow: tuple[str, str] | None = None
+
+    @classmethod
+    def found(
+        cls,
+        rgb_prefix: Path | str,
+        flow_x_prefix: Path | str | None = None,
+        flow_y_prefix: Path | str | None = None,
+    ) -> Self:
+        """Every folder with frames under `rgb_prefix` that has flow, if flow is given."""
+        root = existing_folder(rgb_prefix, "rgb_prefix")
+        flow = _flow_folders(flow_x_prefix, flow_y_prefix)
+        left_out: list[BadVideo] = []
+        folders = sorted(
+            inner for inner, entries in walk(root, left_out, image_name(1)) if entries is None
+        )
+        if not folders:
+            raise ValueError(f"{root}: no folder below it has a {image_name(1)}")
+        usable = []
+        for folder in folders:
+            lacking = [
+                path
+                for path in (os.path.join(side, os.path.basename(folder)) for side in flow or ())
+                if not os.path.isdir(path)
+            ]
+            if lacking:
+                reason = f"has no flow in {lacking[0]}"
+                left_out.append(BadVideo(os.path.join(root, folder), "flow", reason))
+            else:
+                usable.append(folder)
+        if not usable:
+            raise ValueError(
+                f"{root}: none of its {len(folders)} videos has flow in {flow_x_prefix} and "
+                f"{flow_y_prefix}; make it with `python -m dali_pipes.prepare flow`"
+            )
+        return cls(
+            name=str(root),
+            paths=[os.path.join(root, folder) for folder in usable],
+            starts=np.full(len(usable), NO_START, np.int64),
+            index_path=root / INDEX_NAME,
+            left_out=tuple(left_out),
+            flow=flow,
+            **by_folder([os.path.dirname(folder) for folder in usable], root),
+        )
+
+    @classmethod
+    def listed(
+        cls,
+        data_list: Path | str,
+        rgb_prefix: Path | str,
+        flow_x_prefix: Path | str | None = None,
+        flow_y_prefix: Path | str | None = None,
+    ) -> Self:
+        """The clips of a list; RGB folders with or without the class level."""
+        entries = read_list(data_list)
+        root = existing_folder(rgb_prefix, "rgb_prefix")
+        paths = []
+        for entry in entries:
+            path = os.path.join(root, inside(root, entry, data_list))
+            flat = os.path.join(root, os.path.basename(path))
+            paths.append(flat if not os.path.isdir(path) and os.path.isdir(flat) else path)
+        return cls(
+            name=f"{data_list} in {root}",
+            paths=paths,
+            starts=np.array([entry.start for entry in entries], np.int64),
+            index_path=Path(f"{data_list}{INDEX_NAME}"),
+            flow=_flow_folders(flow_x_prefix, flow_y_prefix),
+            **classes(entries, root),
+        )
+
+    @property
+    def has_flow(self) -> bool:
+        return self.flow is not None
+
+    def folders(self, item: int) -> list[str]:
+        """The folders of an item: frames, and u and v if it has flow."""
+        video = os.path.basename(self.paths[item])
+        return [self.paths[item], *(os.path.join(side, video) for side in self.flow or ())]
+
+    def stamp(self, item: int) -> tuple[int, int]:
+        states = [_status(folder) for folder in self.folders(item)]
+        return sum(s.st_size for s in states), max(s.st_mtime_ns for s in states)
+
+    def probe(self, item: int) -> VideoInfo:
+        """Count the images. Where flow is stored, n fields allow n + 1 frames."""
+        folders = self.folders(item)
+        try:
+            counts = [count_images(folder) for folder in folders]
+        except OSError as error:
+            raise BadVideo(self.paths[item], "open", words(error)) from error
+        for folder, count in zip(folders, counts, strict=True):
+            if not count:
+                raise BadVideo(self.paths[item], "open", f"{folder} has no {image_name(1)}")
+        height, width = read_numbered(self.paths[item], 0, read_image).shape[:2]
+        return VideoInfo(min(counts[0], *(n + 1 for n in counts)), height, width, "jpeg")
+
+    def read_clip(
+        self, item: int, numbers: Sequence[int], resize: tuple[int, int] | None
+    ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        images = [read_numbered(self.paths[item], number, read_image) for number in numbers]
+        native = (images[0].shape[0], images[0].shape[1])
+        if resize is not None:
+            images = [resized(image, resize) for image in images]
+        elif any(image.shape[:2] != native for image in images):
+            raise BadVideo(self.paths[item], "decode", "its frame size changes within the clip")
+        return np.stack(images), native
+
+
+def read_numbered(
+    folder: str, number: int, read: Callable[[str], NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """What `read` (of `decoding.jpeg`) makes of image `number`, from 0. Raises BadVideo."""
+    file = os.path.join(folder, image_name(number + 1))
+    try:
+        return read(file)
+    except ValueError as error:
+        raise BadVideo(file, "decode", str(error)) from error
+    except OSError as error:
+        raise BadVideo(file, "decode", words(error)) from error
+
+
+def _flow_folders(x: Path | str | None, y: Path | str | None) -> tuple[str, str] | None:
+    if x is None and y is None:
+        return None
+    if x is None or y is None:
+        raise ValueError("flow has two components: give both flow_x_prefix and flow_y_prefix")
+    return str(existing_folder(x, "flow_x_prefix")), str(existing_folder(y, "flow_y_prefix"))
+
+
+def _status(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise BadVideo(path, "open", words(error)) from error

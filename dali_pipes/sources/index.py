@@ -1,0 +1,210 @@
+"""What is known of videos, kept between runs: frame counts, and files that cannot be used.
+
+The index is an SQLite file beside the list or in the folder of videos, or in the user's cache
+folder where that place is not writable. A row is void when the file's size or time of change is
+another. It is a cache: losing it costs time, never a clip.
+"""
+
+import os
+import sqlite3
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dali_pipes.decoding.video import BadVideo, VideoInfo
+from dali_pipes.sources.source import Source
+
+PROBE_AT_START = 1000  # unknown videos; above that, workers probe what they open
+UNKNOWN = -1
+
+_VERSION = 1
+_COLUMNS = (
+    "path BLOB PRIMARY KEY, size INTEGER, time INTEGER, frames INTEGER, decoded INTEGER, "
+    "height INTEGER, width INTEGER, codec TEXT, stage TEXT, reason TEXT"
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one file."""
+
+    path: str
+    stamp: tuple[int, int]  # Source.stamp when it was probed
+    info: VideoInfo | None = None
+    decoded: int = UNKNOWN  # frames, where decoding proved fewer than `info.frames`
+    bad: tuple[str, str] | None = None  # (stage, reason): the file cannot be used
+
+
+class Index:
+    """The index file. Errors of the disk or of other processes make it forgetful, never fail."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Open or create it; None: kept in memory."""
+        self.path: Path | None = None
+        self._base = b""
+        self._db = sqlite3.connect(":memory:", check_same_thread=False)
+        for place in [] if path is None else [path, _in_cache_folder(path)]:
+            db = _open(place)
+            if db is not None:
+                self._db, self.path = db, place
+                break
+        else:
+            self._db.execute(f"CREATE TABLE videos ({_COLUMNS})")
+        if path is not None:
+            self._base = os.fsencode(os.path.join(os.path.abspath(path.parent), ""))
+
+    def rows(self) -> Iterator[Row]:
+        """Everything that is known."""
+        try:
+            for row in self._db.execute("SELECT * FROM videos"):
+                yield self._row(row)
+        except sqlite3.Error as error:
+            warnings.warn(f"index {self.path} cannot be read: {error}", stacklevel=2)
+
+    def row(self, path: str) -> Row | None:
+        """What is known of one file."""
+        try:
+            query = self._db.execute("SELECT * FROM videos WHERE path = ?", (self._key(path),))
+            found = query.fetchone()
+        except sqlite3.Error:
+            return None
+        return found and self._row(found)
+
+    def put(self, rows: Iterable[Row]) -> None:
+        """Write rows, all or none."""
+        table = [
+            (
+                self._key(row.path),
+                *row.stamp,
+                row.info.frames if row.info else 0,
+                row.decoded,
+                row.info.height if row.info else 0,
+                row.info.width if row.info else 0,
+                row.info.codec if row.info else "",
+                *(row.bad or (None, None)),
+            )
+            for row in rows
+        ]
+        try:
+            with self._db:
+                self._db.executemany(f"REPLACE INTO videos VALUES ({'?, ' * 9}?)", table)
+        except sqlite3.Error as error:
+            warnings.warn(f"index {self.path} cannot be written: {error}", stacklevel=2)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _key(self, path: str) -> bytes:
+        """Relative to the index where possible, so that both can be moved together."""
+        return os.fsencode(path).removeprefix(self._base)
+
+    def _row(self, row: tuple) -> Row:
+        key, size, time, frames, decoded, height, width, codec, stage, reason = row
+        return Row(
+            os.fsdecode(key if key.startswith(b"/") else self._base + key),
+            (size, time),
+            VideoInfo(frames, height, width, codec) if stage is None else None,
+            decoded,
+            None if stage is None else (stage, reason),
+        )
+
+
+@dataclass
+class Survey:
+    """What is known of a source's items before the first clip."""
+
+    frames: NDArray[np.int32]  # [items], as probed, or UNKNOWN
+    decoded: NDArray[np.int32]  # [items], where decoding proved fewer, or UNKNOWN
+    bad: dict[int, BadVideo] = field(default_factory=dict)  # by item
+
+    @classmethod
+    def unknown(cls, items: int) -> Self:
+        return cls(np.full(items, UNKNOWN, np.int32), np.full(items, UNKNOWN, np.int32))
+
+    def learn(self, item: int, row: Row) -> None:
+        if row.bad is not None:
+            self.bad[item] = BadVideo(row.path, *row.bad)
+        elif row.info is not None:
+            self.frames[item], self.decoded[item] = row.info.frames, row.decoded
+
+
+def survey(source: Source, index: Index, progress: bool = True) -> Survey:
+    """Look at every file without opening it; open those not in the index, if they are few."""
+    known = Survey.unknown(len(source))
+    first: dict[str, int] = {}  # a list may hold a file many times
+    same = [first.setdefault(path, item) for item, path in enumerate(source.paths)]
+    stamps = {}
+    for path, item in first.items():
+        try:
+            stamps[path] = source.stamp(item)
+        except BadVideo as error:
+            known.bad[item] = error
+    for row in index.rows():
+        if stamps.get(row.path) == row.stamp:
+            known.learn(first[row.path], row)
+            del stamps[row.path]
+    if len(stamps) <= PROBE_AT_START:
+        new = []
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            probed = pool.map(lambda path: probe(source, first[path], stamps[path]), stamps)
+            hidden = None if progress and stamps else True  # None: hidden unless on a terminal
+            for row in tqdm(
+                probed, "opening videos", len(stamps), unit="video", leave=False, disable=hidden
+            ):
+                known.learn(first[row.path], row)
+                new.append(row)
+        index.put(new)
+    known.frames, known.decoded = known.frames[same], known.decoded[same]
+    known.bad = {item: known.bad[like] for item, like in enumerate(same) if like in known.bad}
+    return known
+
+
+def probe(source: Source, item: int, stamp: tuple[int, int]) -> Row:
+    """Open an item and write down what it is."""
+    path = source.paths[item]
+    try:
+        return Row(path, stamp, source.probe(item))
+    except BadVideo as error:
+        return Row(path, stamp, bad=(error.stage, error.reason))
+
+
+def _open(path: Path) -> sqlite3.Connection | None:
+    """A database with the table of this version, or None if the place cannot hold one."""
+    for attempt in range(2):
+        db = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.parent.stat().st_mode & 0o222:
+                return None  # read-only by intent: root could write all the same
+            db = sqlite3.connect(path, timeout=10, check_same_thread=False)
+            with db:
+                db.execute("BEGIN IMMEDIATE")  # fails where the file is not writable
+                if db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+                    db.execute("DROP TABLE IF EXISTS videos")
+                    db.execute(f"CREATE TABLE videos ({_COLUMNS})")
+                    db.execute(f"PRAGMA user_version = {_VERSION}")
+            return db
+        except (sqlite3.Error, OSError) as error:
+            if db is not None:
+                db.close()
+            damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(
+                error, sqlite3.OperationalError
+            )
+            if not damaged or attempt:
+                return None
+            path.unlink(missing_ok=True)
+    return None
+
+
+def _in_cache_folder(path: Path) -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = blake2b(os.fsencode(os.path.abspath(path)), digest_size=16).hexdigest()
+    return folder / "sts-dali" / f"{name}.sqlite"

@@ -1,0 +1,41 @@
+"""From what a user gives to a source: a folder of videos, a list, or folders of frames."""
+
+from pathlib import Path
+
+from dali_pipes.sources.frames import FrameFolders
+from dali_pipes.sources.source import Source
+from dali_pipes.sources.videos import VideoFiles, is_video_name
+
+
+def open_source(
+    videos: Path | str | Source | None = None,
+    data_list: Path | str | None = None,
+    rgb_prefix: Path | str | None = None,
+    flow_x_prefix: Path | str | None = None,
+    flow_y_prefix: Path | str | None = None,
+) -> Source:
+    """A source from what a user gives: a folder of videos, a list, or frame folders.
+
+    Raises ValueError that says what is missing.
+    """
+    if rgb_prefix is not None:
+        if videos is not None:
+            raise ValueError("give videos or rgb_prefix, not both")
+        if data_list is None:
+            return FrameFolders.found(rgb_prefix, flow_x_prefix, flow_y_prefix)
+        return FrameFolders.listed(data_list, rgb_prefix, flow_x_prefix, flow_y_prefix)
+    if flow_x_prefix is not None or flow_y_prefix is not None:
+        raise ValueError("flow_x_prefix and flow_y_prefix need rgb_prefix, the folder of frames")
+    if videos is None and data_list is None:
+        raise ValueError("give videos (a folder or a list) or rgb_prefix (a folder of frames)")
+    if videos is not None and not isinstance(videos, str | Path):
+        return videos
+    if videos is None or (data_list is None and Path(videos).is_file()):
+        data_list, videos = data_list or videos, None
+        assert data_list is not None
+        if is_video_name(str(data_list)):
+            raise ValueError(f"{data_list}: is a video; give its folder, or a list of videos")
+    if data_list is None:
+        assert videos is not None
+        return VideoFiles.found(videos)
+    return VideoFiles.listed(data_list, videos)

@@ -1,0 +1,115 @@
+"""Video files: found in a folder and below it, or listed."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_pipes.decoding import video
+from dali_pipes.decoding.video import BadVideo, VideoInfo
+from dali_pipes.sources.folders import by_folder, classes, existing_folder, is_folder, walk
+from dali_pipes.sources.lists import NO_START, inside, read_list
+from dali_pipes.sources.source import INDEX_NAME, Items
+
+# fmt: off
+VIDEO_SUFFIXES = frozenset((
+    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4",
+    ".mpeg", ".mpg", ".mts", ".ogv", ".vob", ".webm", ".wmv",
+))
+# fmt: on
+
+
+@dataclass(frozen=True)
+class VideoFiles(Items):
+    """Video files, made by `found` or `listed`."""
+
+    has_flow = False
+
+    @classmethod
+    def found(cls, folder: Path | str) -> Self:
+        """All video files under `folder`, by name; a video's class is its folder."""
+        root = existing_folder(folder, "videos")
+        left_out: list[BadVideo] = []
+        files = []
+        for inner, entries in walk(root, left_out):
+            for entry in entries or ():
+                if not is_video_name(entry.name):
+                    continue
+                if is_folder(entry):  # its files are found all the same
+                    left_out.append(BadVideo(entry.path, "open", "is a directory"))
+                else:
+                    files.append(os.path.join(inner, entry.name))
+        files.sort()
+        if not files:
+            known = " ".join(sorted(VIDEO_SUFFIXES))
+            raise ValueError(f"{root}: no video files in it or below it (looked for {known})")
+        return cls(
+            name=str(root),
+            paths=[os.path.join(root, file) for file in files],
+            starts=np.full(len(files), NO_START, np.int64),
+            index_path=root / INDEX_NAME,
+            left_out=tuple(left_out),
+            **by_folder([os.path.dirname(file) for file in files], root),
+        )
+
+    @classmethod
+    def listed(cls, data_list: Path | str, folder: Path | str | None = None) -> Self:
+        """The videos of a list, relative to `folder` or else to the list's own folder.
+
+        Entries may lack the suffix, as the published lists do.
+        """
+        entries = read_list(data_list)
+        root = existing_folder(folder if folder is not None else Path(data_list).parent, "videos")
+        complete = _Completion(root)
+        return cls(
+            name=f"{data_list} in {root}",
+            paths=[complete(inside(root, entry, data_list)) for entry in entries],
+            starts=np.array([entry.start for entry in entries], np.int64),
+            index_path=Path(f"{data_list}{INDEX_NAME}"),
+            **classes(entries, root),
+        )
+
+    def stamp(self, item: int) -> tuple[int, int]:
+        status = video.file_status(self.paths[item])
+        return status.st_size, status.st_mtime_ns
+
+    def probe(self, item: int) -> VideoInfo:
+        return video.probe(self.paths[item])
+
+    def read_clip(
+        self, item: int, numbers: Sequence[int], resize: tuple[int, int] | None
+    ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        return video.read_clip(self.paths[item], numbers, resize)
+
+
+def is_video_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+
+
+class _Completion:
+    """Finds the file that a listed name without a suffix means; reads each folder once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._files: dict[str, dict[str, str]] = {}
+
+    def __call__(self, inner: str) -> str:
+        path = os.path.join(self._root, inner)
+        if is_video_name(inner):
+            return path
+        folder, name = os.path.split(path)
+        if folder not in self._files:
+            try:
+                files = sorted(os.listdir(folder))
+            except OSError:
+                files = []
+            self._files[folder] = {
+                Path(file).stem: file
+                for file in files
+                if Path(file).suffix.lower() in VIDEO_SUFFIXES
+            }
+        return os.path.join(folder, self._files[folder].get(name, name))

@@ -1,0 +1,202 @@
+"""The command line of train.py. Published flags keep their names and defaults."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kernels.labels.schema import RULES
+from model import BACKBONES
+from model.flags import Help, Parser, not_negative, part, positive, share, size, whole
+from model.networks.heads import HEADS, N_FLAGS
+from model.training.precision import PRECISIONS
+
+PUBLISHED_LIST = Path("list/ucf101_train.list")  # taken if it is there, as by the published code
+IGNORED = {  # published flags without a use here: why
+    "motion_dims": "the label schema gives the number of motion labels; choose with --motion_flag",
+    "app_dims": "the label schema gives the number of appearance labels; choose with --app_flag",
+    "plt": "paths are given on the command line",
+    "dataset": "paths are given on the command line",
+}
+
+
+def parse(flow_choices: Sequence[str], argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a run, checked against each other.
+
+    A bad flag or combination ends the program with exit code 2 and one line.
+    """
+    parser = _parser(flow_choices)
+    args = parser.parse_args(argv)
+    for name, why in IGNORED.items():
+        if getattr(args, name) is not None:
+            print(f"--{name} is ignored: {why}")
+        delattr(args, name)
+    if args.videos is None and args.rgb_prefix is None and args.data_list is None:
+        parser.error(
+            "nothing to train on: pass --videos DIR, or --rgb_prefix RGB_DIR "
+            "--flow_x_prefix FLOW_X_DIR --flow_y_prefix FLOW_Y_DIR"
+        )
+    if args.gpu is not None:
+        if args.device not in ("auto", f"cuda:{args.gpu}"):
+            parser.error(f"--gpu {args.gpu} and --device {args.device} contradict each other")
+        args.device = f"cuda:{args.gpu}"
+    del args.gpu
+    if args.rgb_prefix is not None and args.data_list is None and PUBLISHED_LIST.is_file():
+        args.data_list = PUBLISHED_LIST
+    if not any(args.motion_flag + args.app_flag):
+        parser.error("--motion_flag and --app_flag leave no label to learn")
+    return args
+
+
+def _parser(flow_choices: Sequence[str]) -> argparse.ArgumentParser:
+    parser = Parser(
+        "train.py",
+        description="Pre-train a video network on spatio-temporal statistics.",
+        epilog="Several GPUs: torchrun --nproc-per-node=N train.py ...",
+        formatter_class=Help,
+        allow_abbrev=False,
+    )
+
+    # fmt: off
+    group = parser.add_argument_group("data (--videos, or the three prefixes)")
+    group.add_argument("--videos", type=Path, metavar="DIR",
+        help="folder of videos, searched with its subfolders; a video's class is its folder")
+    group.add_argument("--rgb_prefix", type=Path, metavar="DIR",
+        help="folder of frame folders: [class/]video/frame000001.jpg")
+    group.add_argument("--flow_x_prefix", type=Path, metavar="DIR",
+        help="horizontal flow: video/frame000001.jpg")
+    group.add_argument("--flow_y_prefix", type=Path, metavar="DIR",
+        help="vertical flow: video/frame000001.jpg")
+    group.add_argument("--data_list", type=Path, metavar="FILE",
+        help="lines 'class/video start_frame class_id', start frames from 1; with --rgb_prefix "
+        f"{PUBLISHED_LIST} if it exists, else everything found")
+    group.add_argument("--clip_len", type=whole(2), default=16, metavar="FRAMES",
+        help="frames in a clip")
+    group.add_argument("--stride", type=whole(1), default=1, metavar="FRAMES",
+        help="video frames from one clip frame to the next")
+    group.add_argument("--resize", type=size, default=(128, 171), metavar="HxW",
+        help="size of frames before the crop, in pixels (default: 128x171)")
+    group.add_argument("--size", type=whole(8), default=112, metavar="PIXELS",
+        help="side of the square crop")
+    group.add_argument("--clips_per_video", type=whole(1), default=1, metavar="N",
+        help="clips of each video in an epoch")
+    group.add_argument("--val_fraction", type=share, default=0.0, metavar="SHARE",
+        help="share of the videos held out to measure accuracy on, 0 to below 1")
+    group.add_argument("--num_workers", type=whole(0), default=2, metavar="N",
+        help="decoding processes of each training process; 0 decodes in that itself")
+    group.add_argument("--prefetch", type=whole(1), default=2, metavar="BATCHES",
+        help="batches to prepare ahead: more take memory and bridge longer stalls")
+    group.add_argument("--on-bad-file", choices=("skip", "stop"), default="skip",
+        help="leave a bad file out and report it, or end the run")
+
+    group = parser.add_argument_group("labels")
+    group.add_argument("--labels", choices=RULES, default="corrected",
+        help="rule of the 27 labels: as the papers describe, or as the published code computes")
+    group.add_argument("--flow", choices=flow_choices, default="auto",
+        help="where optical flow comes from")
+    group.add_argument("--motion_flag", type=_flags, default=(1,) * N_FLAGS, metavar="1,1,1,1",
+        help="motion labels to learn: squares, rings, triangles, whole clip (default: 1,1,1,1)")
+    group.add_argument("--app_flag", type=_flags, default=(1,) * N_FLAGS, metavar="1,1,1,1",
+        help="appearance labels to learn, likewise (default: 1,1,1,1)")
+
+    group = parser.add_argument_group("network")
+    group.add_argument("--model", choices=tuple(BACKBONES), default="c3d", help="backbone")
+    group.add_argument("--width", type=positive, default=1.0, metavar="FACTOR",
+        help="factor on the channels of all layers; 0.25 suits a CPU")
+    group.add_argument("--head", choices=tuple(HEADS), default="regression",
+        help="predict label values with squared error (published), or classes with cross-entropy")
+
+    group = parser.add_argument_group("optimisation")
+    group.add_argument("--lr", type=positive, default=5e-4, metavar="RATE",
+        help="learning rate; biases take twice this")
+    group.add_argument("--bs", type=whole(1), default=4, metavar="CLIPS",
+        help="batch size of each process (published: 30)")
+    group.add_argument("--motion_w", type=not_negative, default=1.0, metavar="WEIGHT",
+        help="weight of the motion loss")
+    group.add_argument("--app_w", type=not_negative, default=0.1, metavar="WEIGHT",
+        help="weight of the appearance loss")
+    group.add_argument("--curriculum", type=part, metavar="SHARE",
+        help="learn from the SHARE of each batch with the clearest motion labels at first, from "
+        "all clips from the middle of the training on (default: all from the start)")
+    group.add_argument("--momentum", type=not_negative, default=0.9, help="momentum of SGD")
+    group.add_argument("--wd", type=not_negative, default=5e-3, metavar="DECAY",
+        help="weight decay")
+    group.add_argument("--step_s", type=whole(1), default=6, metavar="EPOCHS",
+        help="epochs from one fall of the learning rate to the next")
+    group.add_argument("--gamma", type=positive, default=0.1, metavar="FACTOR",
+        help="what the learning rate is multiplied by at each fall")
+    group.add_argument("--epoch_num", type=whole(1), default=18, metavar="EPOCHS",
+        help="length of the training")
+    group.add_argument("--steps", type=whole(1), metavar="N",
+        help="end after N optimiser steps in all, counted from the first start; replaces "
+        "--epoch_num")
+    group.add_argument("--seed", type=whole(0), default=0, metavar="N",
+        help="decides weights, order, crops and flips")
+
+    group = parser.add_argument_group("machine")
+    group.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]",
+        help="where to train; auto is the GPU if there is one")
+    group.add_argument("--gpu", type=whole(0), metavar="N", help="the same as --device cuda:N")
+    group.add_argument("--precision", choices=PRECISIONS, default="auto",
+        help="number format of the network; auto is the fastest that the device has")
+    group.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
+    group.add_argument("--sync_bn", action="store_true",
+        help="with torchrun: batch norm over the clips of all processes")
+
+    group = parser.add_argument_group("output")
+    group.add_argument("--model_save_dir", type=Path, default=Path("pretrain_models"),
+        metavar="DIR", help="checkpoints, a folder for each run")
+    group.add_argument("--log_dir", type=Path, default=Path("visual_logs"), metavar="DIR",
+        help="TensorBoard events and skipped.jsonl, a folder for each run")
+    group.add_argument("--max_save_num", type=whole(1), default=3, metavar="N",
+        help="checkpoints of a run to keep")
+    group.add_argument("--save_minutes", type=not_negative, default=10.0, metavar="MINUTES",
+        help="longest time between checkpoints, which every epoch's end writes anyway; 0 writes "
+        "one at every step")
+    group.add_argument("--resume", nargs="?", const=True, metavar="PATH",
+        help="continue from a checkpoint: a file, a folder, or without a value the newest under "
+        "--model_save_dir")
+
+    group = parser.add_argument_group("accepted and ignored (published)")
+    for name in IGNORED:
+        group.add_argument(f"--{name}", metavar="X", help=IGNORED[name])
+    # fmt: on
+    return parser
+
+
+def _flags(text: str) -> tuple[int, ...]:
+    flags = text.split(",")
+    if len(flags) != N_FLAGS or not set(flags) <= {"0", "1"}:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {N_FLAGS} times 0 or 1, like 1,1,0,1")
+    return tuple(map(int, flags))
+
+
+# Flags that a resumed run may change; all others decide what is computed. That the data are the
+# same is the loader's to check: they may have moved.
+_FREE = {
+    *("videos", "data_list", "rgb_prefix", "flow_x_prefix", "flow_y_prefix", "on_bad_file"),
+    *("bs", "epoch_num", "steps", "device", "precision", "compile", "sync_bn"),
+    *("num_workers", "prefetch"),
+    *("model_save_dir", "log_dir", "max_save_num", "save_minutes", "resume"),
+}
+
+
+def plain(args: argparse.Namespace) -> dict[str, Any]:
+    """The options as plain values, for a checkpoint."""
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()
+    }
+
+
+def check_same_run(args: argparse.Namespace, saved: dict[str, Any]) -> None:
+    """Raise ValueError if a run with the options `saved` cannot be continued with `args`."""
+    for name, value in plain(args).items():
+        if name not in _FREE and name in saved and saved[name] != value:
+            raise ValueError(
+                f"the checkpoint was made with --{name} {_text(saved[name])}, not {_text(value)}; "
+                "pass the same, or start anew without --resume"
+            )
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

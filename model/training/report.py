@@ -1,0 +1,161 @@
+"""What a run leaves for people: TensorBoard events, skipped.jsonl, and lines on the terminal."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from model.training.stages import Stages
+
+LINE_SECONDS = 5.0  # between two lines where there is no progress bar
+ERROR_STEPS = 10  # per-label errors are averaged over so many steps
+
+
+def new_run(log_dir: Path, name: str) -> str:
+    """A name for a run's folders that starts with `name`, taken by making the one for events."""
+    start = f"{name}_{datetime.now():%Y%m%d-%H%M%S}"
+    for candidate in chain([start], (f"{start}-{n}" for n in count(2))):
+        with suppress(FileExistsError):
+            (log_dir / candidate).mkdir(parents=True)
+            return candidate
+    raise AssertionError("the names are endless")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimiser step was like. Losses are weighted, and means over all processes."""
+
+    number: int  # from 1
+    epoch: int  # from 1
+    motion_loss: float
+    app_loss: float
+    label_errors: Sequence[float]  # mean distance from each learned label
+    lr: float
+    clips: int  # on all processes
+    seconds: float
+    seconds_waiting: float  # of these, for data
+    ms_a_clip: Mapping[str, float]  # of each stage that is known, on rank 0
+
+
+class Report:
+    """The run folder and the terminal of rank 0; other ranks make one with `folder` None, mute.
+
+    `first` is the step that training starts with, `total` the one it is expected to end with.
+    """
+
+    def __init__(self, folder: Path | None, names: Sequence[str], first: int, total: int) -> None:
+        self.folder = folder
+        self._names = names
+        self._total = total
+        self._last_line = 0.0
+        self._errors: list[Sequence[float]] = []
+        self._stages = Stages()
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        # After a crash the events hold steps that are now done again: TensorBoard drops them.
+        self._writer = SummaryWriter(str(folder), purge_step=first if first > 1 else None)
+        self._skipped = folder / "skipped.jsonl"
+        self._known = _paths(self._skipped)
+        self._skipped.touch()
+        self._bar = tqdm(
+            total=total, initial=first - 1, unit="step", disable=not sys.stderr.isatty()
+        )
+
+    def say(self, text: str) -> None:
+        """A line on the terminal, past the progress bar."""
+        if self.folder is not None:
+            tqdm.write(text.encode("utf-8", "backslashreplace").decode())
+            sys.stdout.flush()
+
+    def step(self, step: Step) -> None:
+        """The losses of every step, and how it went."""
+        if self.folder is None:
+            return
+        loss = step.motion_loss + step.app_loss
+        waiting = step.seconds_waiting / step.seconds
+        clips_per_second = step.clips / step.seconds
+        for tag, value in {
+            "motion_loss": step.motion_loss,
+            "app_loss": step.app_loss,
+            "mse_loss": loss,
+            "lr": step.lr,
+            "clips_per_second": clips_per_second,
+            "share_waiting_for_data": waiting,
+            **{f"ms_a_clip/{stage}": ms for stage, ms in step.ms_a_clip.items()},
+        }.items():
+            self._writer.add_scalar(tag, value, step.number)
+        self._stages.add(step.ms_a_clip)
+        self._errors.append(step.label_errors)
+        if step.number == 1 or step.number % ERROR_STEPS == 0:
+            self.labels("label_error", np.mean(self._errors, axis=0), step.number)
+            self._errors.clear()
+        self._bar.set_postfix_str(f"epoch {step.epoch}, loss {loss:.3f}", refresh=False)
+        self._bar.update()
+        now = time.monotonic()
+        edge = step.number in (1, self._total)
+        if self._bar.disable and (edge or now - self._last_line >= LINE_SECONDS):
+            self._last_line = now
+            self.say(
+                f"step {step.number}/{self._total}  epoch {step.epoch}  loss {loss:.4f} "
+                f"(motion {step.motion_loss:.4f}, appearance {step.app_loss:.4f})  "
+                f"lr {step.lr:.3g}  {clips_per_second:.1f} clips/s  {waiting:.0%} waiting for data"
+            )
+
+    def stages(self, workers: int) -> None:
+        """What bounded the run, in a line."""
+        if summary := self._stages.summary(workers):
+            self.say(f"stages       {summary}")
+
+    def labels(self, tag: str, values: Iterable[float], step: int) -> None:
+        """A value for each learned label."""
+        if self.folder is not None:
+            for name, value in zip(self._names, values, strict=True):
+                self._writer.add_scalar(f"{tag}/{name}", value, step)
+
+    def picture(self, tag: str, picture: NDArray[np.uint8], step: int) -> None:
+        """uint8 [H,W,3]."""
+        if self.folder is not None:
+            self._writer.add_image(tag, picture, step, dataformats="HWC")
+
+    def skipped(self, entries: Iterable[dict[str, Any]]) -> None:
+        """Bad files as {path, stage, reason, ...}: each is named once in a run, on the terminal
+        and in skipped.jsonl, also if the run was resumed or several ranks met it."""
+        if self.folder is None:
+            return
+        with open(self._skipped, "a", encoding="utf-8") as file:
+            for entry in entries:
+                if entry["path"] not in self._known:
+                    self._known.add(entry["path"])
+                    file.write(json.dumps(entry) + "\n")
+                    self.say(f"skipped: {entry['path']}: {entry['reason']} ({entry['stage']})")
+
+    def flush(self) -> None:
+        """Events reach the disk, so that no step before a checkpoint is ever missing."""
+        if self.folder is not None:
+            self._writer.flush()
+
+    def close(self) -> None:
+        if self.folder is not None:
+            self._bar.close()
+            self._writer.close()
+
+
+def _paths(skipped: Path) -> set[str]:
+    """The files that an earlier start of the run has named already."""
+    known = set()
+    for line in skipped.read_text(encoding="utf-8").splitlines() if skipped.exists() else ():
+        with suppress(ValueError):  # a crash may have cut the last line
+            known.add(json.loads(line)["path"])
+    return known

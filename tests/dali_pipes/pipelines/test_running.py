@@ -1,0 +1,137 @@
+"""Decoding processes that die or hang, and scripts that start them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dali_pipes import ClipLoader
+from dali_pipes.pipelines.running import LoaderStopped
+from dali_pipes.pipelines.trace import Trace, notes
+from dali_pipes.sources import Synthetic
+
+SMALL = {"resize": (32, 40), "size": 24}
+
+
+def running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # dead, though nobody has asked for its exit code
+
+
+def take(loader: ClipLoader, batches: int) -> None:
+    for _ in range(batches):
+        loader.next_batch()
+
+
+def test_a_killed_worker_ends_the_run_and_is_named() -> None:
+    loader = ClipLoader(Synthetic.make(8, size=(48, 64)), batch_size=2, num_workers=2, **SMALL)
+    loader.next_batch()
+    running = loader._feed._running
+    assert running is not None
+    victim = running._workers[0].pid
+    os.kill(victim, signal.SIGKILL)
+    began = time.monotonic()
+    with pytest.raises(LoaderStopped, match=rf"worker {victim} was killed .*synthetic/"):
+        take(loader, 20)
+    assert time.monotonic() - began < 30
+    assert not running._scratch.exists()
+    assert len(loader.next_batch()) == 2  # starts again where it stopped
+    loader.close()
+
+
+class Stuck(Synthetic):
+    """A source with a file that never ends."""
+
+    def read_clip(
+        self, item: int, numbers: range, resize: tuple[int, int] | None
+    ) -> tuple[np.ndarray, tuple[int, int]]:
+        if item == 3:
+            time.sleep(60)
+        return super().read_clip(item, numbers, resize)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stalled_decoder_is_named(workers: int) -> None:
+    loader = ClipLoader(
+        Stuck.make(4, size=(48, 64)),
+        batch_size=1,
+        num_workers=workers,
+        stall_seconds=3,
+        sampling="even",
+        **SMALL,
+    )
+    with pytest.raises(LoaderStopped, match=r"no batch for 3 s.*decode synthetic/-2\+2/000003"):
+        take(loader, 4)
+
+
+def test_scripts_need_no_main_guard(tmp_path: Path) -> None:
+    """Workers do not import the script that starts them: it would start them in turn."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import os, sys, torch\n"
+        "from dali_pipes import ClipLoader\n"
+        "from dali_pipes.sources import Synthetic\n"
+        "print('script runs')\n"
+        "loader = ClipLoader(Synthetic.make(4, size=(48, 64)), batch_size=2, device='cpu',\n"
+        "                    resize=(32, 40), size=24)\n"
+        "for batch in loader:\n"
+        "    print(len(batch), 'clips')\n"
+        "for worker in loader._feed._running._workers:\n"
+        "    print('torch' in open(f'/proc/{worker.pid}/maps').read())\n"
+    )
+    root = Path(__file__).parents[3]
+    result = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.stdout.split("\n") == [
+        "script runs", "2 clips", "2 clips", "False", "False", "",
+    ], result.stderr  # fmt: skip
+    assert result.returncode == 0
+
+
+def test_a_killed_run_leaves_no_workers_behind(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        "from dali_pipes import ClipLoader\n"
+        "from dali_pipes.sources import Synthetic\n"
+        "loader = ClipLoader(Synthetic.make(4, size=(48, 64)), batch_size=2, device='cpu',\n"
+        "                    resize=(32, 40), size=24, labels=False)\n"
+        "loader.next_batch()\n"
+        "print(*(worker.pid for worker in loader._feed._running._workers), flush=True)\n"
+        "while True:\n"
+        "    loader.next_batch()\n"
+    )
+    root = Path(__file__).parents[3]
+    command = [sys.executable, str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        workers = [int(pid) for pid in run.stdout.readline().split()]
+        run.kill()
+    assert len(workers) == 2
+    until = time.monotonic() + 30
+    while any(running(pid) for pid in workers):
+        assert time.monotonic() < until, "workers go on"
+        time.sleep(0.2)
+
+
+def test_notes_say_who_is_at_what(tmp_path: Path) -> None:
+    trace = Trace(tmp_path)
+    trace.write("decode", "/videos/two\nlines é.mp4")
+    (note,) = notes(tmp_path)
+    assert (note.pid, note.stage, note.path) == (os.getpid(), "decode", "/videos/two\nlines é.mp4")
+    assert note.seconds < 10
+    trace.write("", "")
+    assert not notes(tmp_path)

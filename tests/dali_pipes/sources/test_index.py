@@ -1,0 +1,137 @@
+"""The index of probed videos: what it keeps, what makes it forget, and where it lies."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dali_pipes.decoding.video import VideoInfo
+from dali_pipes.prepare.encode import write_video
+from dali_pipes.sources import VideoFiles
+from dali_pipes.sources import index as index_module
+from dali_pipes.sources.index import UNKNOWN, Index, Row, Survey, survey
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> VideoFiles:
+    folder = tmp_path / "videos"
+    (folder / "a").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for n in (5, 9):
+        write_video(folder / f"a/{n} é.mp4", rng.integers(0, 256, (n, 32, 32, 3), np.uint8))
+    (folder / "a/text.mp4").write_text("not a video")
+    (folder / "a/gone.mp4").symlink_to("nowhere")
+    return VideoFiles.found(folder)
+
+
+def surveyed(source: VideoFiles) -> Survey:
+    index = Index(source.index_path)
+    known = survey(source, index)
+    index.close()
+    return known
+
+
+def test_every_file_is_opened_once(source: VideoFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = surveyed(source)
+    assert first.frames.tolist() == [5, 9, UNKNOWN, UNKNOWN]
+    assert {item: error.reason for item, error in first.bad.items()} == {
+        2: "no such file or directory",
+        3: "invalid data found when processing input",
+    }
+
+    opened = []
+    probe = VideoFiles.probe
+    monkeypatch.setattr(VideoFiles, "probe", lambda s, i: opened.append(i) or probe(s, i))
+    again = surveyed(source)
+    assert not opened
+    assert np.array_equal(again.frames, first.frames)
+    assert {i: str(e) for i, e in again.bad.items()} == {i: str(e) for i, e in first.bad.items()}
+
+    os.utime(source.paths[0], (1, 1))  # the file changed
+    assert surveyed(source).frames[0] == 5
+    assert opened == [0]
+
+
+def test_an_index_that_earlier_code_wrote_still_counts(source: VideoFiles) -> None:
+    """Its format, spelt out: what is written in it is believed, and nothing is opened."""
+    table = (
+        "CREATE TABLE videos (path BLOB PRIMARY KEY, size INTEGER, time INTEGER, frames INTEGER, "
+        "decoded INTEGER, height INTEGER, width INTEGER, codec TEXT, stage TEXT, reason TEXT)"
+    )
+    assert source.index_path is not None
+    db = sqlite3.connect(source.index_path)
+    with db:
+        db.execute(table)
+        db.execute("PRAGMA user_version = 1")
+        good = ("a/5 é.mp4".encode(), *source.stamp(0), 77, 66, 32, 40, "h264", None, None)
+        bad = ("a/9 é.mp4".encode(), *source.stamp(1), 0, -1, 0, 0, "", "decode", "is damaged")
+        db.executemany(f"INSERT INTO videos VALUES ({'?, ' * 9}?)", [good, bad])
+    db.close()
+    known = surveyed(source)
+    assert (known.frames[0], known.decoded[0]) == (77, 66)
+    assert str(known.bad[1]) == f"{source.paths[1]}: decode: is damaged"
+
+
+def test_what_decoding_proves_is_kept(source: VideoFiles) -> None:
+    surveyed(source)
+    index = Index(source.index_path)
+    row = index.row(source.paths[1])
+    assert row is not None
+    index.put([Row(row.path, row.stamp, row.info, decoded=7)])
+    index.close()
+    known = surveyed(source)
+    assert (known.frames[1], known.decoded[1]) == (9, 7)
+
+
+def test_many_unknown_files_are_left_to_the_workers(
+    source: VideoFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "PROBE_AT_START", 2)
+    monkeypatch.setattr(VideoFiles, "probe", lambda *_: pytest.fail("opened a file"))
+    known = surveyed(source)
+    assert (known.frames == UNKNOWN).all()
+    assert list(known.bad) == [2]  # missing files are found without opening any
+
+
+def test_index_moves_with_its_folder(source: VideoFiles, tmp_path: Path) -> None:
+    surveyed(source)
+    os.rename(tmp_path / "videos", tmp_path / "moved")
+    moved = VideoFiles.found(tmp_path / "moved")
+    index = Index(moved.index_path)
+    assert [row.path for row in index.rows()] == [moved.paths[i] for i in (0, 1, 3)]
+
+
+def test_index_lies_in_the_cache_folder_where_the_videos_are_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    read_only = tmp_path / "videos"
+    read_only.mkdir(mode=0o555)
+    index = Index(read_only / "index")
+    assert index.path is not None
+    assert index.path.parent == tmp_path / "cache" / "sts-dali"
+    (tmp_path / "file").write_text("")
+    index = Index(tmp_path / "file" / "index")  # no file can be made below a file
+    assert index.path is not None
+    assert index.path.parent == tmp_path / "cache" / "sts-dali"
+    index.put([Row("/a.mp4", (1, 2), VideoInfo(3, 4, 5, "h264"))])
+    index.close()
+    again = Index(tmp_path / "file" / "index")
+    assert [row.path for row in again.rows()] == ["/a.mp4"]
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # nowhere at all
+    index = Index(tmp_path / "file" / "index")
+    assert index.path is None
+    index.put([Row("/a.mp4", (1, 2), VideoInfo(3, 4, 5, "h264"))])
+    assert [row.path for row in index.rows()] == ["/a.mp4"]
+
+
+def test_damaged_and_foreign_indexes_are_made_anew(source: VideoFiles) -> None:
+    assert source.index_path is not None
+    surveyed(source)
+    for content in (b"not a database" * 100, b""):
+        source.index_path.write_bytes(content)
+        assert surveyed(source).frames.tolist() == [5, 9, UNKNOWN, UNKNOWN]
+        assert surveyed(source).frames.tolist() == [5, 9, UNKNOWN, UNKNOWN]

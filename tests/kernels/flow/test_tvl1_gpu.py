@@ -1,0 +1,91 @@
+"""What only a GPU can show of TV-L1 in CUDA. Run by `make test-gpu`."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dali_pipes.decoding.video import probe, read_frames
+from dali_pipes.flow import flow_size
+from kernels.flow.code import encode
+from kernels.flow.cuda import tvl1_crops, tvl1_flow
+from kernels.flow.tvl1 import Tvl1
+from kernels.labels.cpu import motion_labels
+from kernels.labels.schema import LABELS, MOTION
+from tests.cuda_on_cpu import CpuDevice
+from tests.cuda_on_cpu.cases import drifting_clips
+
+pytestmark = pytest.mark.gpu
+SETTINGS = Tvl1(scales=3, warps=2, outer_iterations=3)
+
+
+def test_bits_are_those_of_the_cpu_run() -> None:
+    clips = np.stack(drifting_clips([(70, 131)] * 3, 4))
+    flow = tvl1_flow(torch.from_numpy(clips).cuda(), SETTINGS)
+    np.testing.assert_array_equal(flow.cpu(), tvl1_flow(clips, SETTINGS, CpuDevice()))
+
+
+def test_bits_of_crops_are_those_of_the_cpu_run() -> None:
+    clips = drifting_clips([(40, 60), (64, 48), (40, 60)], 3)
+    place = [(0, 5), (9, 0), (3, 3)], [True, False, True], (50, 60), 40, SETTINGS
+    coded = tvl1_crops([torch.from_numpy(clip).cuda() for clip in clips], *place)
+    np.testing.assert_array_equal(coded.cpu(), tvl1_crops(clips, *place, CpuDevice()))
+
+
+def test_flow_waits_for_nothing_and_follows_its_stream() -> None:
+    clips = torch.from_numpy(np.stack(drifting_clips([(70, 131)] * 2, 3))).cuda()
+    expected = tvl1_flow(clips, SETTINGS).cpu()  # and compiles
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        late = torch.zeros_like(clips)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            torch.cuda._sleep(2_000_000_000)  # about a second
+            late.copy_(clips)
+            flow = tvl1_flow(late, SETTINGS)
+            asleep = not torch.cuda.current_stream().query()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert asleep
+        torch.testing.assert_close(flow.cpu(), expected, rtol=0, atol=0)
+
+
+@pytest.mark.timeout(3600)
+def test_labels_agree_with_opencv(real_data: Path) -> None:
+    """Over at least 200 crops of real videos, against OpenCV run afresh with its defaults."""
+    clips = []
+    for path in sorted((real_data / "videos").glob("*/*")):
+        info = probe(path)
+        size = flow_size((info.height, info.width))
+        for start in (info.frames // 4, info.frames // 2):
+            if start + 17 <= info.frames:
+                clips.append(read_frames(path, range(start, start + 17), size))
+
+    def opencv_flow(clip: np.ndarray) -> np.ndarray:
+        solver = cv2.optflow.DualTVL1OpticalFlow_create()
+        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip]
+        return np.stack([solver.calc(*pair, None) for pair in pairwise(grey)])
+
+    cv2.setNumThreads(1)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        expected = list(pool.map(opencv_flow, clips))
+    found = [tvl1_flow(torch.from_numpy(clip)[None].cuda())[0].cpu().numpy() for clip in clips]
+
+    def labels(flow: np.ndarray) -> np.ndarray:
+        resized = np.stack([cv2.resize(field, (171, 128)) for field in encode(flow)])
+        corners = np.random.default_rng(0).integers(0, (17, 60), (8, 2))
+        crops = [resized[:, y : y + 112, x : x + 112] for y, x in corners]
+        return motion_labels(np.stack(crops), "reference")
+
+    equal = np.concatenate([labels(a) == labels(b) for a, b in zip(found, expected, strict=True)])
+    assert len(equal) >= 200
+    kinds = np.array([label.kind for label in LABELS[MOTION]])
+    share = {kind: equal[:, kinds == kind].mean() for kind in ("position", "orientation", "frame")}
+    assert share["position"] >= 0.90, share
+    assert share["orientation"] >= 0.85, share
+    assert share["frame"] >= 0.75, share

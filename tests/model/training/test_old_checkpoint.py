@@ -1,0 +1,52 @@
+"""A checkpoint written when every module was in another folder: it continues, and is judged.
+
+r3d_after_2_steps.pt is what commit 7866239 left after
+
+python train.py --videos samples --device cpu --model r3d --width 0.01 --bs 2 --size 64 \
+    --resize 72x96 --steps 2
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from dali_pipes.prepare.samples import MOTIONS, write_sample
+from model.evaluation.network import load
+from model.training import checkpoint
+
+OLD = Path(__file__).with_name("r3d_after_2_steps.pt")
+FLAGS = "--device cpu --model r3d --width 0.01 --bs 2 --size 64 --resize 72x96 --num_workers 0"
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    """The videos that it was trained on, by name."""
+    for motion in MOTIONS:
+        path = tmp_path / "samples" / f"{motion}_000.mp4"
+        path.parent.mkdir(exist_ok=True)
+        write_sample(path, motion, 0, "train", 0)
+    return path.parent
+
+
+def test_training_continues(samples: Path, tmp_path: Path) -> None:
+    folders = f"--model_save_dir {tmp_path / 'saved'} --log_dir {tmp_path / 'logs'}"
+    flags = f"--videos {samples} {FLAGS} {folders} --steps 3 --resume {OLD}"
+    assert train.main(flags.split()) == 0
+    found = checkpoint.newest(tmp_path / "saved")
+    assert found is not None
+    old, new = checkpoint.load(OLD), found[1]
+    assert new["run"] == old["run"]
+    assert (old["step"], new["step"]) == (2, 3)
+    assert (old["loader"]["consumed"], new["loader"]["consumed"]) == (4, 6)
+    assert new["net"].keys() == old["net"].keys()
+    assert not torch.equal(new["net"]["heads.motion.weight"], old["net"]["heads.motion.weight"])
+
+
+def test_its_network_is_judged() -> None:
+    loaded = load(str(OLD), model="c3d", width=1.0, seed=0)  # a checkpoint knows better
+    state = checkpoint.load(OLD)["net"]
+    for name, value in loaded.backbone.named_parameters():
+        assert torch.equal(value, state[f"backbone.{name}"]), name
+    assert loaded.clips["size"] == 64
