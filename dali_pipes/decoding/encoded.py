@@ -1,32 +1,31 @@
-"""Clips as GPU decoders take them: encoded, whole, with sound time stamps, in memory.
+"""Clips as GPU decoders take them: encoded, whole, from a keyframe on, in memory.
 
-A GPU decoder finds a frame by the rank of its time stamp, fills what is missing with black, and
-ends the pipeline at what it does not know. So a clip's packets are examined before they reach it:
-they are all there, each has a time stamp of its own, and format and size are common ones. AVI has
-no presentation times and may pack two pictures in a packet: both are put right without encoding.
+DALI counts what NVDEC decodes, so the n-th picture is the n-th frame only where each packet is one
+picture that is shown, and only those clips are handed over: `pictures` proves it from the headers.
+It knows when each is shown, too, so the time stamps that a clip gets do not come from the file.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dali_pipes.decoding.pictures import READ, Picture, Unsure, Window, pictures
 from dali_pipes.decoding.video import TooShort, frames_of, opened
 
 if TYPE_CHECKING:
     import av
 
-# What DALI hands to NVDEC, by FFmpeg's names of the decoders (libdav1d: AV1). Whether a GPU knows
-# a codec is seen when it is tried.
-GPU_CODECS = ("h264", "hevc", "mpeg4", "vp8", "vp9", "libdav1d")
+# FFmpeg's names. NVDEC knows AV1 as well, but nearly all its streams have hidden pictures.
+GPU_CODECS = tuple(READ)
 _PIXEL_FORMATS = ("yuv420p", "yuvj420p")  # 8 bits, 4:2:0
 _SIDES = (144, 4096)  # px: within the limits of every codec on every GPU
-
-_MAX_EMPTY_VOP = 19  # bytes: what is longer holds a picture; the limit of mpeg4_unpack_bframes
-
-# A longer way to the clip's keyframe than this is left out.
-_LEAD_BYTES = 8 << 20
+_BT601 = (2, 5, 6)  # matrix_coefficients: not said, and the two that DALI converts with
+_FILTERS = {"h264": "h264_metadata", "hevc": "hevc_metadata"}  # of bit streams, FFmpeg's
+_MACROBLOCK = 16  # px
+_TICK = Fraction(1, 25)  # s between frames, whatever the file says
 
 
 @dataclass(frozen=True)
@@ -35,131 +34,160 @@ class Encoded:
 
     data: bytes  # MP4 or Matroska
     first: int  # the clip's first frame in it
-    height: int
-    width: int
+    window: Window  # the pixels that a decoder gives, and which of them to keep
 
 
-def encoded_clip(path: Path | str, numbers: Sequence[int], codecs: Sequence[str]) -> Encoded | None:
+def encoded_clip(path: Path | str, numbers: Sequence[int], codecs: Sequence[str]) -> Encoded:
     """The packets that frames `numbers` (0-based, rising) need, without decoding.
 
-    None if a GPU decoder could fail or differ from counting, and the CPU must decode: other
-    codecs than `codecs`, unusual formats and sizes, rotation, unsound time stamps. Raises BadVideo
-    if there is no video, TooShort if it ends before the clip.
+    Raises Unsure, with the reason, where a GPU decoder could fail or differ from counting on a CPU;
+    BadVideo if there is no video, TooShort if it ends before the clip.
     """
     import av
 
     with opened(path, "open") as (container, stream):
-        context = stream.codec_context
-        low, high = _SIDES
-        if (
-            context.name not in codecs
-            or context.pix_fmt not in _PIXEL_FORMATS
-            or not low <= min(context.height, context.width)
-            or not max(context.height, context.width) <= high
-            or _is_rotated(container, stream)
-        ):
-            return None
-        packets = [packet for packet in container.demux(stream) if packet.size]
-        if container.format.name == "avi":
-            packets = _timed(packets, stream)
-        chosen, first = _chosen(path, packets, numbers)
-        if not chosen:
-            return None
-        file = io.BytesIO()
-        kind = "matroska" if context.name == "vp8" else "mp4"  # of the two, MP4 has exact times
+        _check_format(container, stream, codecs)
+        name = stream.codec_context.name
+        packets, shown, window = _read(container, stream)
+        if numbers[-1] >= len(packets):
+            reason = f"has {len(packets)} frames, frame {numbers[-1]} was asked for"
+            raise TooShort(path, "open", reason, len(packets))
+        _check_size(name, window)
+        chosen, first = _chosen(shown, numbers)
         try:
-            with av.open(file, "w", format=kind) as target:
-                copy = target.add_stream_from_template(stream)
-                for packet in chosen:
-                    packet.stream = copy
-                    target.mux(packet)
-        except (av.FFmpegError, ValueError):
-            return None  # a stream that the container cannot hold
-        return Encoded(file.getvalue(), first, context.height, context.width)
+            data = _packed(name, window, stream, packets, shown, chosen)
+        except (av.FFmpegError, ValueError) as error:
+            raise Unsure(f"cannot be packed anew: {error}") from error
+        return Encoded(data, first, window)
 
 
-def _timed(packets: "list[av.Packet]", stream: "av.VideoStream") -> "list[av.Packet]":
-    """An AVI's packets with one picture each, and the time stamps that AVI lacks.
+def unsure(path: Path | str) -> str:
+    """Why a GPU decoder is not given this video; "" if it is. Raises BadVideo."""
+    try:
+        with opened(path, "open") as (container, stream):
+            _check_format(container, stream, GPU_CODECS)
+            _check_size(stream.codec_context.name, _read(container, stream)[2])
+    except Unsure as reason:
+        return str(reason)
+    return ""
 
-    None at all where they cannot be known.
+
+def _check_format(
+    container: "av.container.InputContainer", stream: "av.VideoStream", codecs: Sequence[str]
+) -> None:
+    context = stream.codec_context
+    if context.name not in codecs:
+        raise Unsure(f"its codec is {context.name}")
+    if context.pix_fmt not in _PIXEL_FORMATS:
+        raise Unsure("is no 8-bit 4:2:0")
+    if context.colorspace not in _BT601:
+        raise Unsure("its colours are not BT.601")
+    if "mp4" in container.format.name:  # only such files say so
+        rotation = next(frames_of(container, stream)).rotation
+        container.seek(0)
+        if rotation % 360:
+            raise Unsure("is rotated")
+
+
+def _check_size(codec: str, window: Window) -> None:
+    low, high = _SIDES
+    sides = (window.height, window.width)
+    if not low <= min(sides) or not max(sides) <= high:
+        raise Unsure(f"its sides are not within {low} to {high} pixels")
+    if any(side % 2 for side in sides):
+        raise Unsure("has an odd side")  # DALI 2.4 converts its colours wrongly
+    # Pixels beyond what is shown cost a new decoder for each clip; only these can give them too.
+    if codec not in _FILTERS and any(side % _MACROBLOCK for side in sides):
+        raise Unsure(f"its sides are not multiples of {_MACROBLOCK}")
+
+
+def _read(
+    container: "av.container.InputContainer", stream: "av.VideoStream"
+) -> "tuple[list[av.Packet], list[Picture], Window]":
+    """All packets, a picture each, and when they are shown. Raises Unsure."""
+    context = stream.codec_context
+    packets = [packet for packet in container.demux(stream) if packet.size]
+    if any(packet.is_discard or packet.is_corrupt for packet in packets):
+        raise Unsure("has damaged or hidden packets")
+    timed = container.format.name != "avi"  # which has no times of showing
+    if not timed and context.name == "mpeg4":
+        packets = list(_unpacked(packets, stream))
+    elif not timed and context.name in _FILTERS:
+        raise Unsure("is in an AVI")
+    shown, window = pictures(context.name, context.extradata or b"", [*map(bytes, packets)])
+    times = [packet.pts for packet in packets]
+    if timed and _ranks(times) != [picture.rank for picture in shown]:
+        raise Unsure("its time stamps are not in the order of its pictures")
+    return packets, shown, window
+
+
+def _unpacked(packets: "list[av.Packet]", stream: "av.VideoStream") -> "Iterator[av.Packet]":
+    """An AVI's MPEG-4 packets with one picture each; those that held places are dropped."""
+    from av.bitstream import BitStreamFilterContext
+
+    unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
+    for packet in (*packets, None):
+        yield from (one for one in unpack.filter(packet) if b"\0\0\1\xb6" in bytes(one))
+
+
+def _ranks(times: Sequence[int | None]) -> list[int]:
+    """The place of each time in their order; none at all if they do not tell it."""
+    if None in times or len(set(times)) < len(times):
+        return []
+    known = [time for time in times if time is not None]
+    place = {time: rank for rank, time in enumerate(sorted(known))}
+    return [place[time] for time in known]
+
+
+def _chosen(shown: list[Picture], numbers: Sequence[int]) -> tuple[list[int], int]:
+    """The packets needed, in the order of decoding, and the rank of the first frame in them."""
+    begin = max(n for n, p in enumerate(shown) if p.resets and p.rank <= numbers[0])
+    end = max(n for n, p in enumerate(shown) if p.rank <= numbers[-1]) + 1
+    # Pictures shown before the keyframe but stored after it may lack what they refer to.
+    chosen = [n for n in range(begin, end) if shown[n].rank >= shown[begin].rank]
+    return chosen, numbers[0] - shown[begin].rank
+
+
+def _packed(
+    codec: str,
+    window: Window,
+    stream: "av.VideoStream",
+    packets: "list[av.Packet]",
+    shown: list[Picture],
+    chosen: list[int],
+) -> bytes:
+    """A file of the chosen packets, shown from time 0 on, a tick apart, all coded pixels."""
+    import av
+
+    file = io.BytesIO()
+    kind = "matroska" if codec == "vp8" else "mp4"  # of the two, MP4 has exact times
+    ranks = [shown[n].rank - shown[chosen[0]].rank for n in chosen]
+    delay = max(number - rank for number, rank in enumerate(ranks))
+    with av.open(file, "w", format=kind) as target:
+        copy = target.add_stream_from_template(stream)
+        uncropped = _uncropping(codec, window, stream, copy)
+        copy.width, copy.height = window.coded_width, window.coded_height
+        for number, rank in enumerate(ranks):
+            packet = packets[chosen[number]]
+            packet.time_base, packet.duration = _TICK, 1
+            packet.pts, packet.dts = rank, number - delay
+            for whole in uncropped(packet):
+                whole.stream = copy
+                target.mux(whole)
+    return file.getvalue()
+
+
+def _uncropping(
+    codec: str, window: Window, source: "av.VideoStream", target: "av.VideoStream"
+) -> "Callable[[av.Packet], list[av.Packet]]":
+    """What makes a packet show all pixels that are coded; the header of `target` says so too.
+
+    DALI 2.4 keeps decoders by the size of what is coded and looks for the size of what is shown:
+    where the two differ, it makes a new one for each clip (80 instead of 9 ms on an H100).
     """
     from av.bitstream import BitStreamFilterContext
 
-    if stream.codec_context.name == "mjpeg":
-        ranks = list(range(len(packets)))  # shown as stored
-    elif stream.codec_context.name == "mpeg4":
-        unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
-        single = [one for packet in (*packets, None) for one in unpack.filter(packet)]
-        kinds = [_vop_kind(bytes(packet)) for packet in single]
-        packets = [packet for packet, kind in zip(single, kinds, strict=True) if kind is not None]
-        if any(packet.size <= _MAX_EMPTY_VOP for packet in packets) or _SPRITE in kinds:
-            return []
-        ranks = _shown_ranks([kind for kind in kinds if kind is not None])
-    else:
-        return []
-    for number, (packet, rank) in enumerate(zip(packets, ranks, strict=True)):
-        packet.pts, packet.dts = rank + 1, number
-    return packets
-
-
-_BIDIRECTIONAL, _SPRITE = 2, 3  # vop_coding_type of ISO/IEC 14496-2, 6.2.5
-
-
-def _vop_kind(data: bytes) -> int | None:
-    """The coding type of the picture in an MPEG-4 packet; None if it holds none."""
-    at = data.find(b"\0\0\1\xb6")
-    return data[at + 4] >> 6 if 0 <= at < len(data) - 4 else None
-
-
-def _shown_ranks(kinds: list[int]) -> list[int]:
-    """When each picture is shown: one that others refer to waits for the next of its kind."""
-    ranks, waiting, shown = [0] * len(kinds), None, 0
-    for number, kind in enumerate(kinds):
-        due = number
-        if kind != _BIDIRECTIONAL:
-            waiting, due = number, waiting
-        if due is not None:
-            ranks[due], shown = shown, shown + 1
-    if waiting is not None:
-        ranks[waiting] = shown
-    return ranks
-
-
-def _chosen(
-    path: Path | str, packets: "list[av.Packet]", numbers: Sequence[int]
-) -> "tuple[list[av.Packet], int]":
-    """The packets needed, in the order of decoding, and the rank of the first frame in them.
-
-    None at all if time stamps do not tell the frames apart.
-    """
-    times = [packet.pts for packet in packets if packet.pts is not None]
-    if (
-        len(set(times)) < len(packets)
-        or not packets
-        or not packets[0].is_keyframe
-        or times[0] != min(times)
-        or any(packet.is_discard or packet.is_corrupt for packet in packets)
-    ):
-        return [], 0
-    if numbers[-1] >= len(times):
-        reason = f"has {len(times)} frames, frame {numbers[-1]} was asked for"
-        raise TooShort(path, "open", reason, len(times))
-    shown = sorted(times)
-    first, last = shown[numbers[0]], shown[numbers[-1]]
-    end = max(n for n, time in enumerate(times) if time <= last) + 1
-    keys = (n for n, packet in enumerate(packets) if packet.is_keyframe and times[n] <= first)
-    begin = max(keys)
-    if sum(packet.size for packet in packets[:begin]) <= _LEAD_BYTES:
-        begin = 0
-    # Pictures shown before the keyframe but stored after it may lack what they refer to.
-    chosen = [n for n in range(begin, end) if times[n] >= times[begin]]
-    return [packets[n] for n in chosen], sum(times[n] < first for n in chosen)
-
-
-def _is_rotated(container: "av.container.InputContainer", stream: "av.VideoStream") -> bool:
-    """Whether the first frame is to be turned; only MP4 files say so."""
-    if "mp4" not in container.format.name:
-        return False
-    rotation = next(frames_of(container, stream)).rotation
-    container.seek(0)
-    return bool(rotation % 360)
+    if not window.cuts:
+        return lambda packet: [packet]
+    options = ":".join(f"crop_{side}=0" for side in ("left", "right", "top", "bottom"))
+    return BitStreamFilterContext(f"{_FILTERS[codec]}={options}", source, target).filter

@@ -65,6 +65,7 @@ class VideoInfo:
     height: int  # as coded: a rotated video is shown with the two swapped
     width: int
     codec: str  # FFmpeg's name: h264, mpeg4, vp9, ...
+    unsure: str | None = None  # why no GPU decodes it, "" if one does; None: not looked at
 
 
 def probe(path: Path | str) -> VideoInfo:

@@ -7,6 +7,7 @@ returns a placeholder of the same shapes, and the reason, by which the loader le
 import os
 import threading
 import time
+from dataclasses import replace
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from dali_pipes.clips import Clip, ClipSpec, clip_at, clip_start
 from dali_pipes.decoding.encoded import GPU_CODECS, encoded_clip
 from dali_pipes.decoding.jpeg import read_encoded
+from dali_pipes.decoding.pictures import Unsure
 from dali_pipes.decoding.video import BadVideo, TooShort, resized
 from dali_pipes.flow import dis_flow, fitted, flow_size
 from dali_pipes.pipelines.trace import Trace
@@ -50,6 +52,8 @@ class Fetch:
     report int64 [4] = (slot, start frame, ns opening and decoding, ns at flow), reason uint8 [n],
     empty if all is well). It is one sample of DALI's.
     """
+
+    for_gpu = False  # whether a GPU is to decode
 
     def __init__(
         self, source: Source, spec: ClipSpec, known: Survey, share: Share, scratch: Path
@@ -128,8 +132,8 @@ class Fetch:
         if self.known.frames[item] == UNKNOWN:
             path, stamp = self.source.paths[item], self.source.stamp(item)
             row = self._open_index().row(path)
-            if row is None or row.stamp != stamp:
-                row = probe(self.source, item, stamp)
+            if row is None or row.stamp != stamp or not row.serves(self.for_gpu):
+                row = probe(self.source, item, stamp, self.for_gpu)
                 self._write(row)
             self.known.learn(item, row)
             return self._counts(item)
@@ -142,7 +146,7 @@ class Fetch:
         self._write()
         row = self._open_index().row(self.source.paths[item])
         if row is not None and row.info is not None and row.info.frames == frames:
-            self._write(Row(row.path, row.stamp, row.info, decoded))
+            self._write(replace(row, decoded=decoded))
             self._write()
 
     def _write(self, row: Row | None = None) -> None:
@@ -206,9 +210,10 @@ class FetchFrames(FetchClips):
 class FetchEncoded(Fetch):
     """A clip for a GPU decoder, or, where that could fail, the clip decoded here:
 
-    encoded uint8 [n], its first frame int32, whether it was decoded here bool, fitted size
-    float32 [2], and if so frames resized uint8 [T,h,w,3] and fitted uint8 [F+1,h',w',3], else one
-    small frame each. Fitted: at the size that flow is measured in.
+    encoded uint8 [n], its first frame int32, which of its pixels to keep int32 [2] and [2] (top
+    and left, height and width), whether it was decoded here bool, fitted size float32 [2], and if
+    so frames resized uint8 [T,h,w,3] and fitted uint8 [F+1,h',w',3], else one small frame each.
+    Fitted: at the size that flow is measured in.
     """
 
     def __init__(
@@ -221,20 +226,27 @@ class FetchEncoded(Fetch):
         codecs: tuple[str, ...] = GPU_CODECS,
     ) -> None:
         super().__init__(source, spec, known, share, scratch)
-        self._codecs = codecs if isinstance(source, VideoFiles) else ()
+        self._codecs = codecs
+        self.for_gpu = isinstance(source, VideoFiles)
 
     def read(self, item: int, numbers: range) -> Arrays:
-        path = self.source.paths[item]
-        encoded = encoded_clip(path, numbers, self._codecs) if self._codecs else None
-        if encoded is None:
-            frames, _ = self.source.read_clip(item, numbers, None)
-            return self._decoded(frames)
-        size = flow_size((encoded.height, encoded.width))
+        if self.for_gpu and not self.known.unsure.get(item):
+            try:
+                return self._encoded(self.source.paths[item], numbers)
+            except Unsure as reason:
+                self.known.unsure[item] = str(reason)
+        return self._decoded(self.source.read_clip(item, numbers, None)[0])
+
+    def _encoded(self, path: str, numbers: range) -> Arrays:
+        clip = encoded_clip(path, numbers, self._codecs)
+        window = clip.window
         return (
-            np.frombuffer(encoded.data, np.uint8),
-            np.array(encoded.first, np.int32),
+            np.frombuffer(clip.data, np.uint8),
+            np.array(clip.first, np.int32),
+            np.array((window.top, window.left), np.int32),
+            np.array((window.height, window.width), np.int32),
             np.array(False),
-            np.array(size, np.float32),
+            np.array(flow_size((window.height, window.width)), np.float32),
             *(np.zeros((1, 8, 8, 3), np.uint8),) * 2,
         )
 
@@ -247,6 +259,7 @@ class FetchEncoded(Fetch):
         return (
             np.zeros(1, np.uint8),
             np.array(0, np.int32),
+            *(np.zeros(2, np.int32),) * 2,
             np.array(True),
             np.array(fitting[0].shape[:2], np.float32),
             np.stack(small),

@@ -41,19 +41,20 @@ def video_pipeline(
 
     @pipeline_def(enable_conditionals=True)
     def graph() -> Any:
-        encoded, first, on_cpu, size, small, fitted, crop, flip, mask, report, reason = source(
+        encoded, first, at, shown, on_cpu, size, small, fitted, *others = source(
             fetch,
             workers,
             prefetch,
             [
                 (types.UINT8, ""),
-                (types.INT32, ""),
+                *[(types.INT32, "")] * 3,
                 (types.BOOL, ""),
                 (types.FLOAT, ""),
                 (types.UINT8, "FHWC"),
                 (types.UINT8, "FHWC"),
             ],
         )
+        crop, flip, mask, report, reason = others
         if on_cpu:
             frames = _on(device, small)
             whole = _on(device, fitted)
@@ -66,6 +67,7 @@ def video_pipeline(
                 stride=spec.stride,
                 pad_mode="none",  # never black frames
             )
+            native = fn.slice(native, start=at, shape=shown, axes=(1, 2))
             frames = _resized(native[: spec.clip_len], spec.resize)
             whole = fn.resize(native, size=size, interp_type=types.INTERP_LINEAR, antialias=True)
         if flow_grid is not None:

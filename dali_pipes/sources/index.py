@@ -10,7 +10,7 @@ import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Self
@@ -19,16 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from dali_pipes.decoding.encoded import unsure
 from dali_pipes.decoding.video import BadVideo, VideoInfo
 from dali_pipes.sources.source import Source
 
 PROBE_AT_START = 1000  # unknown videos; above that, workers probe what they open
 UNKNOWN = -1
 
-_VERSION = 1
+_VERSION = 2
 _COLUMNS = (
     "path BLOB PRIMARY KEY, size INTEGER, time INTEGER, frames INTEGER, decoded INTEGER, "
-    "height INTEGER, width INTEGER, codec TEXT, stage TEXT, reason TEXT"
+    "height INTEGER, width INTEGER, codec TEXT, unsure TEXT, stage TEXT, reason TEXT"
 )
 
 
@@ -41,6 +42,10 @@ class Row:
     info: VideoInfo | None = None
     decoded: int = UNKNOWN  # frames, where decoding proved fewer than `info.frames`
     bad: tuple[str, str] | None = None  # (stage, reason): the file cannot be used
+
+    def serves(self, for_gpu: bool) -> bool:
+        """Whether it says all that is asked."""
+        return not for_gpu or self.info is None or self.info.unsure is not None
 
 
 class Index:
@@ -89,13 +94,14 @@ class Index:
                 row.info.height if row.info else 0,
                 row.info.width if row.info else 0,
                 row.info.codec if row.info else "",
+                row.info.unsure if row.info else None,
                 *(row.bad or (None, None)),
             )
             for row in rows
         ]
         try:
             with self._db:
-                self._db.executemany(f"REPLACE INTO videos VALUES ({'?, ' * 9}?)", table)
+                self._db.executemany(f"REPLACE INTO videos VALUES ({'?, ' * 10}?)", table)
         except sqlite3.Error as error:
             warnings.warn(f"index {self.path} cannot be written: {error}", stacklevel=2)
 
@@ -107,11 +113,11 @@ class Index:
         return os.fsencode(path).removeprefix(self._base)
 
     def _row(self, row: tuple) -> Row:
-        key, size, time, frames, decoded, height, width, codec, stage, reason = row
+        key, size, time, frames, decoded, height, width, codec, unsure, stage, reason = row
         return Row(
             os.fsdecode(key if key.startswith(b"/") else self._base + key),
             (size, time),
-            VideoInfo(frames, height, width, codec) if stage is None else None,
+            VideoInfo(frames, height, width, codec, unsure) if stage is None else None,
             decoded,
             None if stage is None else (stage, reason),
         )
@@ -124,6 +130,7 @@ class Survey:
     frames: NDArray[np.int32]  # [items], as probed, or UNKNOWN
     decoded: NDArray[np.int32]  # [items], where decoding proved fewer, or UNKNOWN
     bad: dict[int, BadVideo] = field(default_factory=dict)  # by item
+    unsure: dict[int, str] = field(default_factory=dict)  # by item; VideoInfo.unsure
 
     @classmethod
     def unknown(cls, items: int) -> Self:
@@ -134,10 +141,17 @@ class Survey:
             self.bad[item] = BadVideo(row.path, *row.bad)
         elif row.info is not None:
             self.frames[item], self.decoded[item] = row.info.frames, row.decoded
+            if row.info.unsure is not None:
+                self.unsure[item] = row.info.unsure
 
 
-def survey(source: Source, index: Index, progress: bool = True) -> Survey:
-    """Look at every file without opening it; open those not in the index, if they are few."""
+def survey(
+    source: Source, index: Index, progress: bool = True, for_gpu: bool = False
+) -> Survey:
+    """Look at every file without opening it; open those not in the index, if they are few.
+
+    `for_gpu`: say of each, too, why a GPU does not decode it.
+    """
     known = Survey.unknown(len(source))
     first: dict[str, int] = {}  # a list may hold a file many times
     same = [first.setdefault(path, item) for item, path in enumerate(source.paths)]
@@ -148,13 +162,13 @@ def survey(source: Source, index: Index, progress: bool = True) -> Survey:
         except BadVideo as error:
             known.bad[item] = error
     for row in index.rows():
-        if stamps.get(row.path) == row.stamp:
+        if stamps.get(row.path) == row.stamp and row.serves(for_gpu):
             known.learn(first[row.path], row)
             del stamps[row.path]
     if len(stamps) <= PROBE_AT_START:
         new = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            probed = pool.map(lambda path: probe(source, first[path], stamps[path]), stamps)
+            probed = pool.map(lambda path: probe(source, first[path], stamps[path], for_gpu), stamps)
             hidden = None if progress and stamps else True  # None: hidden unless on a terminal
             for row in tqdm(
                 probed, "opening videos", len(stamps), unit="video", leave=False, disable=hidden
@@ -164,14 +178,18 @@ def survey(source: Source, index: Index, progress: bool = True) -> Survey:
         index.put(new)
     known.frames, known.decoded = known.frames[same], known.decoded[same]
     known.bad = {item: known.bad[like] for item, like in enumerate(same) if like in known.bad}
+    known.unsure = {
+        item: known.unsure[like] for item, like in enumerate(same) if like in known.unsure
+    }
     return known
 
 
-def probe(source: Source, item: int, stamp: tuple[int, int]) -> Row:
+def probe(source: Source, item: int, stamp: tuple[int, int], for_gpu: bool = False) -> Row:
     """Open an item and write down what it is."""
     path = source.paths[item]
     try:
-        return Row(path, stamp, source.probe(item))
+        info = source.probe(item)
+        return Row(path, stamp, replace(info, unsure=unsure(path)) if for_gpu else info)
     except BadVideo as error:
         return Row(path, stamp, bad=(error.stage, error.reason))
 

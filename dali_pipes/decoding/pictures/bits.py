@@ -1,0 +1,67 @@
+"""Bits of headers: fixed width, Exp-Golomb, and the units of H.264 and HEVC they stand in."""
+
+from collections.abc import Iterator
+
+
+class Unsure(Exception):
+    """What a stream shows cannot be told for certain from its headers; the text says why."""
+
+
+class Bits:
+    """Reads big-endian bits from the front. Raises Unsure at the end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
+
+    def u(self, count: int) -> int:
+        """An unsigned number of `count` bits."""
+        if count > self._left:
+            raise Unsure("a header is cut short")
+        self._left -= count
+        return self._value >> self._left & ((1 << count) - 1)
+
+    def flag(self) -> bool:
+        return bool(self.u(1))
+
+    def ue(self) -> int:
+        """An unsigned Exp-Golomb number: n zeros, then n + 1 bits of it plus one."""
+        zeros = 0
+        while not self.u(1):
+            zeros += 1
+        return (1 << zeros | self.u(zeros)) - 1
+
+    def se(self) -> int:
+        """A signed one: 0, 1, -1, 2, -2, ..."""
+        code = self.ue()
+        return (code + 1) // 2 if code % 2 else -code // 2
+
+
+HEADER_BYTES = 96  # of a unit: longer than any slice's header up to what is read of it
+
+
+def payload(unit: bytes) -> bytes:
+    """The bytes of a unit without those that keep start codes from appearing in it."""
+    return unit.replace(b"\0\0\3", b"\0\0")
+
+
+def units(data: bytes, length_bytes: int) -> Iterator[bytes]:
+    """The units of a packet, each after its length; `length_bytes` 0: after start codes."""
+    if not length_bytes:
+        for part in data.split(b"\0\0\1")[1:]:
+            yield part.rstrip(b"\0")
+        return
+    at = 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + length_bytes], "big")
+        at += length_bytes
+        if not 0 < size <= len(data) - at:
+            raise Unsure("a packet is cut short")
+        yield data[at : at + size]
+        at += size
+
+
+def one_of_each(found: list[bytes], what: str) -> bytes:
+    """The one parameter set that is said again and again. Raises Unsure if there are others."""
+    if len(set(found)) != 1:
+        raise Unsure(f"has {len(set(found)) or 'no'} {what} in its header")
+    return found[0]

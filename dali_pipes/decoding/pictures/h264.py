@@ -1,0 +1,143 @@
+"""H.264: what its packets show. Clauses and names are those of ITU-T H.264."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dali_pipes.decoding.pictures.bits import (
+    HEADER_BYTES,
+    Bits,
+    Unsure,
+    one_of_each,
+    payload,
+    units,
+)
+from dali_pipes.decoding.pictures.picture import Picture, Window, by_order
+
+_SLICE, _PARTITIONS, _IDR, _SPS, _PPS = 1, (2, 3, 4), 5, 7, 8  # nal_unit_type
+_WITH_CHROMA = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)  # profile_idc
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """What the slices' headers cannot be read without."""
+
+    frame_num_bits: int
+    order_bits: int  # of pic_order_cnt_lsb; 0: shown in the order of decoding
+    with_bottom: bool  # slices say where the bottom field stands
+    window: Window
+
+
+def pictures(extradata: bytes, packets: Sequence[bytes]) -> tuple[list[Picture], Window]:
+    """Raises Unsure."""
+    length_bytes, parameters = _configuration(extradata)
+    stream = _stream(parameters)
+    keys: list[tuple[int, int]] = []
+    resets = []
+    period, high, low = 0, 0, 0  # of the last picture that others may refer to: 8.2.1.1
+    for packet in packets:
+        slices = []
+        for unit in units(packet, length_bytes):
+            kind = unit[0] & 31
+            if kind in _PARTITIONS:
+                raise Unsure("has data partitions")
+            if kind in (_SPS, _PPS) and unit not in parameters:
+                raise Unsure("changes its parameters on the way")
+            if kind in (_SLICE, _IDR):
+                slices.append(unit)
+        firsts = [unit for unit in slices if unit[1] & 0x80]  # first_mb_in_slice 0
+        if len(firsts) != 1 or slices[0] is not firsts[0]:
+            raise Unsure(f"a packet holds {len(firsts)} pictures")
+        unit = slices[0]
+        is_idr, refers = unit[0] & 31 == _IDR, bool(unit[0] >> 5 & 3)
+        bits = Bits(payload(unit[1:HEADER_BYTES]))
+        for _ in range(3):  # first_mb_in_slice, slice_type, pic_parameter_set_id
+            bits.ue()
+        bits.u(stream.frame_num_bits)
+        if is_idr:
+            bits.ue()  # idr_pic_id
+            period, high, low = period + 1, 0, 0
+        order = len(keys)
+        if stream.order_bits:
+            lsb, wrap = bits.u(stream.order_bits), 1 << stream.order_bits
+            msb = high
+            if lsb < low and low - lsb >= wrap // 2:
+                msb = high + wrap
+            elif lsb > low and lsb - low > wrap // 2:
+                msb = high - wrap
+            order = msb + lsb + min(0, bits.se() if stream.with_bottom else 0)
+            if refers:
+                high, low = msb, lsb
+        keys.append((period, order))
+        resets.append(is_idr)
+    return by_order(keys, resets), stream.window
+
+
+def _configuration(extradata: bytes) -> tuple[int, list[bytes]]:
+    """(bytes of a unit's length, parameter sets) of avcC (ISO/IEC 14496-15) or start codes."""
+    if extradata[:1] != b"\1":
+        return 0, list(units(extradata, 0))
+    found: list[bytes] = []
+    at = 5
+    for mask in (31, 255):  # so many sequence, then so many picture parameter sets
+        count = (extradata[at : at + 1] or b"\0")[0] & mask
+        at += 1
+        for _ in range(count):
+            size = int.from_bytes(extradata[at : at + 2], "big")
+            found.append(extradata[at + 2 : at + 2 + size])
+            at += 2 + size
+    return (extradata[4:5] or b"\0")[0] % 4 + 1, found
+
+
+def _stream(parameters: list[bytes]) -> _Stream:
+    kinds = [unit[0] & 31 if unit else 0 for unit in parameters]
+    sets = [unit for unit, kind in zip(parameters, kinds, strict=True) if kind == _SPS]
+    bits = Bits(payload(one_of_each(sets, "sequence parameter sets")[1:]))
+    profile = bits.u(8)
+    bits.u(16)  # constraints, level
+    bits.ue()  # seq_parameter_set_id
+    chroma = 1
+    if profile in _WITH_CHROMA:
+        chroma = bits.ue()
+        if chroma == 3:
+            raise Unsure("is no 4:2:0")
+        bits.ue(), bits.ue(), bits.u(1)  # bit depths, qpprime_y_zero_transform_bypass_flag
+        if bits.flag():
+            for size in (*(16,) * 6, *(64,) * 2):
+                if bits.flag():
+                    _skip_scaling_list(bits, size)
+    frame_num_bits = bits.ue() + 4
+    order_type = bits.ue()
+    if order_type == 1:
+        raise Unsure("shows its pictures in an order of type 1")
+    order_bits = bits.ue() + 4 if order_type == 0 else 0
+    bits.ue(), bits.u(1)  # max_num_ref_frames, gaps_in_frame_num_value_allowed_flag
+    width, height = 16 * (bits.ue() + 1), 16 * (bits.ue() + 1)
+    if not bits.flag():  # frame_mbs_only_flag
+        raise Unsure("may be interlaced")
+    bits.u(1)  # direct_8x8_inference_flag
+    left = right = top = bottom = 0
+    if bits.flag():
+        left, right, top, bottom = (2 * bits.ue() for _ in range(4))
+    window = Window(height, width, top, left, height - top - bottom, width - left - right)
+    return _Stream(frame_num_bits, order_bits, _with_bottom(parameters), window)
+
+
+def _with_bottom(parameters: list[bytes]) -> bool:
+    """Whether slices have delta_pic_order_cnt_bottom: all picture parameter sets must agree."""
+    said = set()
+    for unit in parameters:
+        if unit and unit[0] & 31 == _PPS:
+            bits = Bits(payload(unit[1:]))
+            bits.ue(), bits.ue(), bits.u(1)  # ids, entropy_coding_mode_flag
+            said.add(bits.flag())
+    if len(said) != 1:
+        raise Unsure("has picture parameter sets that differ")
+    return said.pop()
+
+
+def _skip_scaling_list(bits: Bits, size: int) -> None:
+    last = following = 8
+    for _ in range(size):
+        if following:
+            following = (last + bits.se()) % 256
+        last = following or last

@@ -1,0 +1,136 @@
+"""HEVC: what its packets show. Clauses and names are those of ITU-T H.265."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dali_pipes.decoding.pictures.bits import (
+    HEADER_BYTES,
+    Bits,
+    Unsure,
+    one_of_each,
+    payload,
+    units,
+)
+from dali_pipes.decoding.pictures.picture import Picture, Window, by_order
+
+# nal_unit_type
+_RADL_AND_RASL = range(6, 10)
+_BLA, _IDR, _CRA, _RESET = range(16, 19), (19, 20), 21, range(16, 24)
+_SPS, _PPS, _ENDS, _PICTURES = 33, 34, (36, 37), range(32)
+
+
+@dataclass(frozen=True)
+class _Stream:
+    order_bits: int
+    separate_planes: bool
+    extra_bits: int  # num_extra_slice_header_bits
+    window: Window
+
+
+def pictures(extradata: bytes, packets: Sequence[bytes]) -> tuple[list[Picture], Window]:
+    """Raises Unsure."""
+    length_bytes, parameters = _configuration(extradata)
+    stream = _stream(parameters)
+    keys: list[tuple[int, int]] = []
+    resets = []
+    period, last = 0, 0  # last: the order of the picture before that counts, 8.3.1
+    wrap = 1 << stream.order_bits
+    for packet in packets:
+        found = []
+        for unit in units(packet, length_bytes):
+            kind = unit[0] >> 1 & 63
+            if len(unit) < 3 or unit[0] & 1 or unit[1] >> 3:
+                raise Unsure("has more than one layer")
+            if kind in _ENDS:
+                raise Unsure("ends a sequence on the way")
+            if kind in (_SPS, _PPS) and unit not in parameters:
+                raise Unsure("changes its parameters on the way")
+            if kind in _PICTURES:
+                found.append(unit)
+        firsts = [unit for unit in found if unit[2] & 0x80]  # first_slice_segment_in_pic_flag
+        if len(firsts) != 1 or found[0] is not firsts[0]:
+            raise Unsure(f"a packet holds {len(firsts)} pictures")
+        unit = found[0]
+        kind, sublayer = unit[0] >> 1 & 63, unit[1] & 7
+        if kind in _BLA:
+            raise Unsure("was cut and joined without encoding")
+        bits = Bits(payload(unit[2:HEADER_BYTES]))
+        bits.u(2 if kind in _RESET else 1)  # first_slice..., no_output_of_prior_pics_flag
+        bits.ue(), bits.u(stream.extra_bits), bits.ue()  # pps id, reserved, slice_type
+        if stream.separate_planes:
+            bits.u(2)
+        order = 0
+        if kind in _IDR:
+            period += 1
+        else:
+            lsb, low = bits.u(stream.order_bits), last % wrap
+            order = last - low + lsb
+            if lsb < low and low - lsb >= wrap // 2:
+                order += wrap
+            elif lsb > low and lsb - low > wrap // 2:
+                order -= wrap
+            if not keys:
+                order = lsb  # a CRA picture begins the stream
+        counts = kind > 15 or kind % 2 == 1  # others refer to it, in its own sublayer too
+        if sublayer == 1 and counts and kind not in _RADL_AND_RASL:  # TemporalId 0
+            last = order
+        keys.append((period, order))
+        resets.append(kind in (*_IDR, _CRA))
+    return by_order(keys, resets), stream.window
+
+
+def _configuration(extradata: bytes) -> tuple[int, list[bytes]]:
+    """(bytes of a unit's length, parameter sets) of hvcC (ISO/IEC 14496-15) or start codes."""
+    if extradata[:1] != b"\1":
+        return 0, list(units(extradata, 0))
+    found: list[bytes] = []
+    at = 23
+    for _ in range((extradata[22:23] or b"\0")[0]):
+        count = int.from_bytes(extradata[at + 1 : at + 3], "big")
+        at += 3
+        for _ in range(count):
+            size = int.from_bytes(extradata[at : at + 2], "big")
+            found.append(extradata[at + 2 : at + 2 + size])
+            at += 2 + size
+    return (extradata[21:22] or b"\0")[0] % 4 + 1, found
+
+
+def _stream(parameters: list[bytes]) -> _Stream:
+    def of(kind: int) -> list[bytes]:
+        return [unit for unit in parameters if unit and unit[0] >> 1 & 63 == kind]
+
+    bits = Bits(payload(one_of_each(of(_SPS), "sequence parameter sets")[2:]))
+    bits.u(4)  # sps_video_parameter_set_id
+    sublayers = bits.u(3)  # sps_max_sub_layers_minus1
+    bits.u(1)
+    bits.u(8 + 32)  # profile
+    progressive, interlaced = bits.flag(), bits.flag()
+    if interlaced and not progressive:
+        raise Unsure("is interlaced")
+    bits.u(46 + 8)  # other flags, level
+    present = [(bits.flag(), bits.flag()) for _ in range(sublayers)]
+    if sublayers:
+        bits.u(2 * (8 - sublayers))
+    for profile, level in present:
+        bits.u(88 * profile + 8 * level)
+    bits.ue()  # sps_seq_parameter_set_id
+    chroma = bits.ue()
+    separate = chroma == 3 and bits.flag()
+    width, height = bits.ue(), bits.ue()
+    left = right = top = bottom = 0
+    if bits.flag():
+        left, right, top, bottom = (2 * bits.ue() for _ in range(4))
+    bits.ue(), bits.ue()  # bit depths
+    order_bits = bits.ue() + 4
+    window = Window(height, width, top, left, height - top - bottom, width - left - right)
+
+    said = set()
+    for unit in of(_PPS):
+        bits = Bits(payload(unit[2:]))
+        bits.ue(), bits.ue(), bits.u(1)  # ids, dependent_slice_segments_enabled_flag
+        if bits.flag():  # output_flag_present_flag
+            raise Unsure("may hide pictures")
+        said.add(bits.u(3))
+    if len(said) != 1:
+        raise Unsure("has picture parameter sets that differ")
+    return _Stream(order_bits, separate, said.pop(), window)
