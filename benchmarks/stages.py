@@ -22,7 +22,7 @@ from dali_pipes.clips import ClipSpec
 from dali_pipes.decoding.jpeg import read_encoded
 from dali_pipes.decoding.video import read_clip, resized
 from dali_pipes.flow import dis_flow, fitted, tvl1_flow
-from dali_pipes.pipelines.cpu import resized_part
+from dali_pipes.pipelines.images import resized_part
 from kernels.labels import clip_labels
 from kernels.labels.schema import RULES
 

@@ -1,21 +1,18 @@
-"""DALI pipelines on the CPU: what the loader runs where there is no GPU, or flow is DIS.
+"""The DALI pipeline of videos on the CPU: what the loader runs without a GPU, or if flow is DIS.
 
-    videos:   workers decode, resize and compute flow -> DALI crops, flips, batches, prefetches
-    folders:  workers read and examine images -> DALI decodes, resizes, crops, flips
+    workers decode, resize and compute flow -> DALI crops, flips, batches, prefetches
 
-Both give (frames, flow, report, reason); see `fetch` for the last two. Crop and flip are data: DALI
-draws nothing, so every form of the pipeline yields the same clips.
+It gives (frames, flow, report, reason), as all pipelines do; see `fetch` for the last two. Crop and
+flip are data: DALI draws nothing, so every form of the pipeline yields the same clips.
 """
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from dali_pipes.pipelines.fetch import Fetch, FetchClips, FetchImages
+from dali_pipes.pipelines.fetch import Fetch, FetchClips
 
 if TYPE_CHECKING:
     from nvidia.dali import Pipeline
@@ -45,70 +42,6 @@ def video_pipeline(fetch: FetchClips, batch_size: int, workers: int, prefetch: i
             reason,
         )
     return pipeline
-
-
-def image_pipeline(fetch: FetchImages, workers: int, prefetch: int) -> "Pipeline":
-    """Frame folders, one frame a sample: uint8 [S,S,3], flow uint8 [S,S,2].
-
-    A batch of N clips is N * T samples; as quick as T outputs stacked, and quicker to build.
-    """
-    from nvidia.dali import Pipeline
-
-    pipeline = Pipeline(
-        batch_size=fetch.batch_size * fetch.spec.clip_len,
-        num_threads=max(1, workers),
-        device_id=None,
-        **worker_arguments(min(workers, 1), prefetch),
-    )
-    with pipeline:
-        pipeline.set_outputs(*image_graph(fetch, workers, prefetch, "cpu"))
-    return pipeline
-
-
-def image_graph(
-    fetch: FetchImages, workers: int, prefetch: int, device: Literal["cpu", "mixed"]
-) -> Any:
-    """Decode on `device`, resize, crop and flip."""
-    from nvidia.dali import fn, types
-
-    rgb, u, v, crop, flip, mask, report, reason = source(
-        fetch, min(workers, 1), prefetch, [(types.UINT8, "")] * 3, batch=True
-    )
-    size = fetch.spec.size
-    side, mirrored = np.full(2, size, np.float32), flip * np.array([0, size], np.float32)
-    whole = np.array(fetch.spec.resize, np.float32)
-    start, end = (crop + mirrored) / whole, (crop + side - mirrored) / whole
-
-    def image(encoded: Any, kind: Any) -> Any:
-        decoded = fn.decoders.image(
-            encoded,
-            device=device,
-            output_type=kind,
-            jpeg_fancy_upsampling=True,  # a GPU as a CPU
-        )
-        return resized_part(decoded, start, end, size)
-
-    flow = fn.cat(image(u, types.GRAY), image(v, types.GRAY), axis=2)
-    mask = fn.reshape(mask, shape=[1, 1, 2])
-    return image(rgb, types.RGB), flow ^ (mask.gpu() if device == "mixed" else mask), report, reason
-
-
-def resized_part(images: Any, start: Any, end: Any, size: int) -> Any:
-    """The part from `start` to `end` (y, x in 0..1; mirrored if end < start) as size x size pixels.
-
-    To rounding what the whole image resized and then cut gives, for less work.
-    """
-    from nvidia.dali import fn, types
-
-    return fn.resize(
-        images,
-        size=[size, size],
-        roi_start=start,
-        roi_end=end,
-        roi_relative=True,
-        interp_type=types.INTERP_LINEAR,
-        antialias=False,  # as the published pipeline
-    )
 
 
 def source(

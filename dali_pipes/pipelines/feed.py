@@ -23,6 +23,7 @@ from dali_pipes.flow import NO_FLOW
 from dali_pipes.pipelines import cpu as cpu_pipeline
 from dali_pipes.pipelines import gpu as gpu_pipeline
 from dali_pipes.pipelines.fetch import FetchClips, FetchEncoded, FetchFrames, FetchImages, Share
+from dali_pipes.pipelines.images import image_pipeline
 from dali_pipes.pipelines.running import LoaderStopped, Running
 from dali_pipes.sources import FrameFolders, Source, VideoFiles
 from dali_pipes.sources.index import Survey
@@ -177,8 +178,8 @@ class Feed:
         if self.flow == "stored":
             images = FetchImages(cast(FrameFolders, self.source), *arguments, self.batch_size)
             if self.device.type == "cuda":
-                return gpu_pipeline.image_pipeline(images, *work, self.device.index)
-            return cpu_pipeline.image_pipeline(images, *work)
+                return image_pipeline(images, *work, "mixed", self.device.index)
+            return image_pipeline(images, *work)
         if self.flow in GPU_FLOW:
             encoded = FetchEncoded(self.source, *arguments, self._codecs)
             grid = _finest_grid(self.device) if self.flow == "nvof" else None

@@ -1,24 +1,22 @@
-"""DALI pipelines on a GPU: the stages of `cpu` with `mixed` and `gpu` operators.
+"""The DALI pipeline of videos on a GPU: the stages of `cpu` with `mixed` and `gpu` operators.
 
-    videos:   workers examine packets -> NVDEC decodes -> resize -> crop, flip
-                                                       -> fitted frames for TV-L1, or hardware flow
-    folders:  workers read and examine images -> NVJPEG decodes -> resize, crop, flip
+    workers examine packets -> NVDEC decodes -> resize -> crop, flip
+                                             -> fitted frames for TV-L1, or hardware flow
 
 What NVDEC cannot decode, workers do; the rest of the graph is the same. `device` "cpu" runs the
-graphs without a GPU, for codecs that DALI decodes on a CPU; None for `device_id` lets them be
-defined and serialised where there is no GPU.
+graph without a GPU, for codecs that DALI decodes on a CPU; None for `device_id` lets it be defined
+and serialised where there is no GPU.
 """
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from dali_pipes.pipelines.cpu import cropped, image_graph, source, worker_arguments
-from dali_pipes.pipelines.fetch import FetchEncoded, FetchImages
+from dali_pipes.pipelines.cpu import cropped, source, worker_arguments
+from dali_pipes.pipelines.fetch import FetchEncoded
+from dali_pipes.pipelines.images import Device
 from kernels.flow.code import FLOW_LIMIT_PX
 
 if TYPE_CHECKING:
     from nvidia.dali import Pipeline
-
-Device = Literal["mixed", "cpu"]
 
 
 def video_pipeline(
@@ -82,23 +80,6 @@ def video_pipeline(
         device_id=device_id,
         **worker_arguments(workers, prefetch),
     )
-
-
-def image_pipeline(
-    fetch: FetchImages, workers: int, prefetch: int, device_id: int | None
-) -> "Pipeline":
-    """Frame folders, one frame a sample, as `cpu.image_pipeline`."""
-    from nvidia.dali import Pipeline
-
-    pipeline = Pipeline(
-        batch_size=fetch.batch_size * fetch.spec.clip_len,
-        num_threads=max(1, workers),
-        device_id=device_id,
-        **worker_arguments(min(workers, 1), prefetch),
-    )
-    with pipeline:
-        pipeline.set_outputs(*image_graph(fetch, workers, prefetch, "mixed"))
-    return pipeline
 
 
 def hardware_flow(frames: Any, count: int, grid: int) -> Any:

@@ -26,7 +26,7 @@ from dali_pipes.sources.source import Source
 PROBE_AT_START = 1000  # unknown videos; above that, workers probe what they open
 UNKNOWN = -1
 
-_VERSION = 2
+_VERSION = 2  # up, too, when `decoding.encoded` judges otherwise
 _COLUMNS = (
     "path BLOB PRIMARY KEY, size INTEGER, time INTEGER, frames INTEGER, decoded INTEGER, "
     "height INTEGER, width INTEGER, codec TEXT, unsure TEXT, stage TEXT, reason TEXT"
@@ -145,9 +145,7 @@ class Survey:
                 self.unsure[item] = row.info.unsure
 
 
-def survey(
-    source: Source, index: Index, progress: bool = True, for_gpu: bool = False
-) -> Survey:
+def survey(source: Source, index: Index, progress: bool = True, for_gpu: bool = False) -> Survey:
     """Look at every file without opening it; open those not in the index, if they are few.
 
     `for_gpu`: say of each, too, why a GPU does not decode it.
@@ -168,7 +166,9 @@ def survey(
     if len(stamps) <= PROBE_AT_START:
         new = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            probed = pool.map(lambda path: probe(source, first[path], stamps[path], for_gpu), stamps)
+            probed = pool.map(
+                lambda path: probe(source, first[path], stamps[path], for_gpu), stamps
+            )
             hidden = None if progress and stamps else True  # None: hidden unless on a terminal
             for row in tqdm(
                 probed, "opening videos", len(stamps), unit="video", leave=False, disable=hidden

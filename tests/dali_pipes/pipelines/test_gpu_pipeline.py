@@ -16,6 +16,7 @@ from dali_pipes.pipelines import feed
 from dali_pipes.pipelines import gpu as gpu_pipeline
 from dali_pipes.pipelines.feed import Feed
 from dali_pipes.pipelines.fetch import FetchEncoded, FetchImages, Share
+from dali_pipes.pipelines.images import image_pipeline
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import FrameFolders, Synthetic, VideoFiles
 from dali_pipes.sources.index import Survey
@@ -56,7 +57,7 @@ def test_image_graph_serialises(real_data: Path, tmp_path: Path) -> None:
     source = FrameFolders.found(frames / "rgb", frames / "flow/u", frames / "flow/v")
     known = Survey.unknown(len(source))
     fetch = FetchImages(source, ClipSpec(), known, Share(0, 1), tmp_path, 4)
-    assert b"mixed" in gpu_pipeline.image_pipeline(fetch, 2, 2, None).serialize()
+    assert b"mixed" in image_pipeline(fetch, 2, 2, "mixed").serialize()
 
 
 def stub_tvl1(frames, crops, flips, resize, size) -> torch.Tensor:  # type: ignore[no-untyped-def]
