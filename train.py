@@ -230,7 +230,7 @@ def make_loaders(
         if share:
             held_out = ClipLoader(held.subset(share), sampling="even", num_workers=1, **common)
     common |= {"rank": ranks.rank, "world_size": ranks.world_size}
-    common |= {"num_workers": args.num_workers, "prefetch": args.prefetch}
+    common |= {name: getattr(args, name) for name in ("num_workers", "prefetch", "decode_threads")}
     return ClipLoader(source, clips_per_video=args.clips_per_video, **common), held_out
 
 

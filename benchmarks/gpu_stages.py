@@ -5,7 +5,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +18,15 @@ from benchmarks.inputs import Clips
 from benchmarks.labels import threads
 from benchmarks.stages import SPEC, decode, jpeg_bytes, jpeg_decoder, of_ceiling
 from dali_pipes.decoding.encoded import GPU_CODECS, Encoded, encoded_clip
+from dali_pipes.decoding.pictures import Unsure
 from dali_pipes.decoding.video import read_clip
 from dali_pipes.flow import fitted
+from dali_pipes.pipelines.cpu import Device
+from dali_pipes.pipelines.nvdec import decoder
 from kernels.labels import clip_labels
 
 Row = dict[str, Any]
 Images = NDArray[np.uint8]
-Device = Literal["mixed", "cpu"]
 
 LABELLED = 64  # clips a call
 EXAMINE, NVDEC, RESIZE = "examine packets", "decode, NVDEC", "resize and crop, GPU"
@@ -105,28 +107,20 @@ def _row(
 
 def examine(clips: Clips) -> list[Encoded | None]:
     """What workers hand to the GPU's decoder; None where they decode themselves."""
-    wanted = zip(clips.paths, clips.frame_numbers, strict=True)
-    return [encoded_clip(path, numbers, GPU_CODECS) for path, numbers in wanted]
+    encoded: list[Encoded | None] = []
+    for path, numbers in zip(clips.paths, clips.frame_numbers, strict=True):
+        try:
+            encoded.append(encoded_clip(path, numbers, GPU_CODECS))
+        except Unsure:
+            encoded.append(None)
+    return encoded
 
 
 def video_decoder(encoded: Sequence[Encoded], device: Device = "mixed") -> Callable[[], Any]:
     """A call that decodes all clips at native size: one output, frames [T,H,W,3] a sample."""
-    from nvidia.dali import fn
-
-    data = [np.frombuffer(clip.data, np.uint8) for clip in encoded]
-    first = [np.array(clip.first, np.int32) for clip in encoded]
-
-    def graph() -> Any:
-        video, start = fn.external_source(lambda: (data, first), num_outputs=2)
-        return fn.decoders.video(
-            video,
-            device=device,
-            start_frame=start,
-            sequence_length=SPEC.clip_len,
-            pad_mode="none",
-        )
-
-    return _call(graph, len(data), device)
+    gpu = torch.cuda.current_device() if device == "mixed" else None
+    run: Callable[[], Any] = decoder(encoded, SPEC.clip_len, gpu, device).run
+    return run
 
 
 def verify(outputs: Any, clips: Clips) -> None:

@@ -20,9 +20,10 @@ from dali_pipes.batch import ClipBatch
 from dali_pipes.clips import ClipSpec, clip_at, clip_start, rank_slots
 from dali_pipes.decoding.video import BadVideo, printable
 from dali_pipes.flow import NO_FLOW, resolve_flow
-from dali_pipes.pipelines.feed import Feed
+from dali_pipes.pipelines.feed import GPU_FLOW, Feed
 from dali_pipes.pipelines.fetch import Share
-from dali_pipes.sources import Source, open_source
+from dali_pipes.pipelines.nvdec import DECODE_THREADS
+from dali_pipes.sources import Source, VideoFiles, open_source
 from dali_pipes.sources.index import UNKNOWN, Index, survey
 from dali_pipes.sources.lists import NO_START
 from kernels.labels import clip_labels
@@ -62,8 +63,8 @@ class ClipLoader:
     sampling: random (training) | even (evaluation: in order, centre crop, no flip).
     device: None is the GPU if there is one. rank takes every world_size-th slot of the stream.
     num_workers: decoding processes; 0 decodes in this one. prefetch: batches prepared ahead.
-    stall_seconds: after so long without
-    a batch LoaderStopped is raised. on_skip: called with each `Skip`; what it raises comes out.
+    decode_threads: threads that drive a GPU's decoders. stall_seconds: after so long without a
+    batch LoaderStopped is raised. on_skip: called with each `Skip`; what it raises comes out.
 
     Raises ValueError on arguments that cannot work, NothingUsable if no video can be used.
     """
@@ -93,13 +94,14 @@ class ClipLoader:
         world_size: int = 1,
         num_workers: int = 2,
         prefetch: int = 2,
+        decode_threads: int = DECODE_THREADS,
         stall_seconds: float = 300.0,
         on_skip: Callable[[Skip], None] | None = None,
     ) -> None:
-        if batch_size < 1 or num_workers < 0 or prefetch < 1:
+        if min(batch_size, prefetch, decode_threads) < 1 or num_workers < 0:
             raise ValueError(
-                "batch_size and prefetch must be at least 1 and num_workers at least 0, "
-                f"got {batch_size}, {prefetch} and {num_workers}"
+                "batch_size, prefetch and decode_threads must be at least 1 and num_workers at "
+                f"least 0, got {batch_size}, {prefetch}, {decode_threads} and {num_workers}"
             )
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in 0..{world_size - 1}, got {rank}")
@@ -125,7 +127,8 @@ class ClipLoader:
         self._barren = 0  # slots since the last usable clip
 
         index = Index(self.source.index_path)
-        self._known = survey(self.source, index, progress=rank == 0)
+        on_gpu = self.flow in GPU_FLOW and isinstance(self.source, VideoFiles)
+        self._known = survey(self.source, index, progress=rank == 0, for_gpu=on_gpu)
         index.close()
         self._feed = Feed(
             self.source,
@@ -136,6 +139,7 @@ class ClipLoader:
             batch_size,
             num_workers,
             prefetch,
+            decode_threads,
             stall_seconds,
         )
         self._examine()

@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dali_pipes.decoding.pictures import READ, Picture, Unsure, Window, pictures
 from dali_pipes.decoding.video import TooShort, frames_of, opened
@@ -35,6 +38,16 @@ class Encoded:
     data: bytes  # MP4 or Matroska
     first: int  # the clip's first frame in it
     window: Window  # the pixels that a decoder gives, and which of them to keep
+
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """For DALI: data uint8 [n], first int32, (top, left) and (height, width) int32 [2]."""
+        window = self.window
+        return (
+            np.frombuffer(self.data, np.uint8),
+            np.array(self.first, np.int32),
+            np.array((window.top, window.left), np.int32),
+            np.array((window.height, window.width), np.int32),
+        )
 
 
 def encoded_clip(path: Path | str, numbers: Sequence[int], codecs: Sequence[str]) -> Encoded:

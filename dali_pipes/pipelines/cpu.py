@@ -10,12 +10,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dali_pipes.pipelines.fetch import Fetch, FetchClips
 
 if TYPE_CHECKING:
     from nvidia.dali import Pipeline
+
+Device = Literal["cpu", "mixed"]  # where DALI decodes; mixed: from the CPU to a GPU
 
 
 def video_pipeline(fetch: FetchClips, batch_size: int, workers: int, prefetch: int) -> "Pipeline":

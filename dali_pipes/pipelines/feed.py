@@ -2,9 +2,8 @@
 
 import math
 import os
-import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from dali_pipes.pipelines import cpu as cpu_pipeline
 from dali_pipes.pipelines import gpu as gpu_pipeline
 from dali_pipes.pipelines.fetch import FetchClips, FetchEncoded, FetchFrames, FetchImages, Share
 from dali_pipes.pipelines.images import image_pipeline
+from dali_pipes.pipelines.nvdec import trusted_codecs
 from dali_pipes.pipelines.running import LoaderStopped, Running
 from dali_pipes.sources import FrameFolders, Source, VideoFiles
 from dali_pipes.sources.index import Survey
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
     from nvidia.dali import Pipeline
 
 GPU_FLOW = ("tvl1", "nvof")  # for these, frames of videos are decoded on the GPU
-
-# What DALI says when a GPU has no decoder for a codec, and FFmpeg's names for those codecs.
-_REFUSED = re.compile(r"not supported on this GPU.*?Codec: ([^,]+),", re.DOTALL)
-_CODECS = {"H.264": "h264", "HEVC": "hevc", "MPEG-4": "mpeg4", "JPEG": "mjpeg"}
 
 
 @dataclass(frozen=True)
@@ -64,11 +60,11 @@ class Feed:
     batch_size: int
     workers: int
     prefetch: int  # batches prepared ahead
+    decode_threads: int  # of DALI, on a GPU
     stall_seconds: float
 
     def __post_init__(self) -> None:
         self.clock = Clock(self.device)
-        self._codecs: tuple[str, ...] = GPU_CODECS
         self._running: Running | None = None
         self._lent: list[Tensor] = []  # DALI's memory, as tensors, of the last batch
         self._in_use: deque[tuple[torch.cuda.Event, list[Tensor]]] = deque()
@@ -82,8 +78,25 @@ class Feed:
         if not isinstance(self.source, VideoFiles):
             return "frames on the CPU"
         if self.flow in GPU_FLOW:
-            return "video on the GPU (DALI, NVDEC); what it cannot take, on the CPU (PyAV)"
+            return self._decoders()
         return "video on the CPU (PyAV)"
+
+    @property
+    def _trusted(self) -> tuple[str, ...]:
+        """The codecs that DALI decodes rightly where it decodes."""
+        return trusted_codecs(self.device.index, "mixed" if self.device.type == "cuda" else "cpu")
+
+    def _decoders(self) -> str:
+        """How many files go to which decoder, as far as they are known, and why."""
+        trusted = self._trusted
+        lost = [codec for codec in GPU_CODECS if codec not in trusted]
+        on_gpu = f"video on the GPU (NVDEC: {', '.join(trusted) or 'not a codec that decodes'})"
+        reasons = Counter(self.known.unsure.values())
+        fit = reasons.pop("", 0)
+        why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        on_cpu = f"on the CPU (PyAV): {reasons.total()}{why and f' ({why})'}"
+        refused = f"; this GPU does not decode {', '.join(lost)}: workers do" if lost else ""
+        return f"{on_gpu}: {fit} files; {on_cpu}{refused}"
 
     @property
     def bytes_ahead(self) -> int:
@@ -146,31 +159,19 @@ class Feed:
         return seconds | ({"flow": flow} if self.flow == "dis" else {})
 
     def _run(self, share: Share, clips: Sequence[Clip]) -> Any:
-        while True:
-            if self._running is None:
-                own = type(self.source).__module__ == "__main__"  # workers need the main module
-                with nullcontext() if own else cpu_pipeline.bare_main():
-                    self._running = Running(
-                        lambda scratch: self._build(share, scratch), self.stall_seconds
-                    )
-            try:
-                return self._running.next()
-            except LoaderStopped as error:
-                self.close()
-                if self._refused(str(error.__cause__)):
-                    continue  # workers decode that codec from now on
-                names = sorted({printable(self.source.paths[clip.video]) for clip in clips})
-                advice = "; choose flow 'tvl1'" if self.flow == "nvof" else ""
-                raise LoaderStopped(f"{error}; the batch: {', '.join(names)}{advice}") from error
-
-    def _refused(self, message: str) -> bool:
-        """Whether the GPU refused a codec that it was still trusted with."""
-        found = _REFUSED.search(message)
-        codec = _CODECS.get(found[1], found[1].lower()) if found else None
-        if codec not in self._codecs:
-            return False
-        self._codecs = tuple(trusted for trusted in self._codecs if trusted != codec)
-        return True
+        if self._running is None:
+            own = type(self.source).__module__ == "__main__"  # workers need the main module
+            with nullcontext() if own else cpu_pipeline.bare_main():
+                self._running = Running(
+                    lambda scratch: self._build(share, scratch), self.stall_seconds
+                )
+        try:
+            return self._running.next()
+        except LoaderStopped as error:
+            self.close()
+            names = sorted({printable(self.source.paths[clip.video]) for clip in clips})
+            advice = "; choose flow 'tvl1'" if self.flow == "nvof" else ""
+            raise LoaderStopped(f"{error}; the batch: {', '.join(names)}{advice}") from error
 
     def _build(self, share: Share, scratch: Path) -> "Pipeline":
         arguments = (self.spec, self.known, share, scratch)
@@ -178,13 +179,16 @@ class Feed:
         if self.flow == "stored":
             images = FetchImages(cast(FrameFolders, self.source), *arguments, self.batch_size)
             if self.device.type == "cuda":
-                return image_pipeline(images, *work, "mixed", self.device.index)
-            return image_pipeline(images, *work)
+                return image_pipeline(
+                    images, *work, self.decode_threads, "mixed", self.device.index
+                )
+            return image_pipeline(images, *work, max(1, self.workers))
         if self.flow in GPU_FLOW:
-            encoded = FetchEncoded(self.source, *arguments, self._codecs)
-            grid = _finest_grid(self.device) if self.flow == "nvof" else None
+            encoded = FetchEncoded(
+                self.source, *arguments, self._trusted, hardware_flow=self.flow == "nvof"
+            )
             return gpu_pipeline.video_pipeline(
-                encoded, self.batch_size, *work, self.device.index, grid
+                encoded, self.batch_size, *work, self.decode_threads, self.device.index
             )
         fetch = FetchFrames if self.flow == NO_FLOW else FetchClips
         clips = fetch(self.source, *arguments)
@@ -232,8 +236,3 @@ class Feed:
             self._lent = []
         while self._in_use and self._in_use[0][0].query():
             self._in_use.popleft()
-
-
-def _finest_grid(device: torch.device) -> int:
-    """Pixels between the vectors of hardware flow: 4 on Turing, 1 since Ampere."""
-    return 1 if torch.cuda.get_device_capability(device)[0] >= 8 else 4

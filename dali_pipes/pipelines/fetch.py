@@ -29,7 +29,7 @@ from dali_pipes.sources.frames import read_numbered
 from dali_pipes.sources.index import UNKNOWN, Index, Row, Survey, probe
 from dali_pipes.sources.lists import NO_START
 
-_BLANK_SIDES = (64, 64)  # px: NVIDIA's flow unit takes none that are much smaller
+FLOW_UNIT_LEAST = 32  # px a side: what NVIDIA's flow unit of an H100 takes at least
 _WRITE_EVERY_SECONDS = 5.0  # what is lost when a worker ends is found out again
 
 Arrays = tuple[NDArray[Any], ...]
@@ -224,9 +224,10 @@ class FetchEncoded(Fetch):
         share: Share,
         scratch: Path,
         codecs: tuple[str, ...] = GPU_CODECS,
+        hardware_flow: bool = False,
     ) -> None:
         super().__init__(source, spec, known, share, scratch)
-        self._codecs = codecs
+        self._codecs, self.hardware_flow = codecs, hardware_flow
         self.for_gpu = isinstance(source, VideoFiles)
 
     def read(self, item: int, numbers: range) -> Arrays:
@@ -235,23 +236,26 @@ class FetchEncoded(Fetch):
                 return self._encoded(self.source.paths[item], numbers)
             except Unsure as reason:
                 self.known.unsure[item] = str(reason)
-        return self._decoded(self.source.read_clip(item, numbers, None)[0])
+        frames, size = self.source.read_clip(item, numbers, None)
+        if self.hardware_flow and min(size) < FLOW_UNIT_LEAST:
+            least = f"NVIDIA's flow unit takes {FLOW_UNIT_LEAST} pixels a side or more"
+            why = f"is {size[1]}x{size[0]}; {least}: choose flow 'tvl1'"
+            raise BadVideo(self.source.paths[item], "flow", why)
+        return self._decoded(frames)
 
     def _encoded(self, path: str, numbers: range) -> Arrays:
         clip = encoded_clip(path, numbers, self._codecs)
-        window = clip.window
         return (
-            np.frombuffer(clip.data, np.uint8),
-            np.array(clip.first, np.int32),
-            np.array((window.top, window.left), np.int32),
-            np.array((window.height, window.width), np.int32),
+            *clip.arrays(),
             np.array(False),
-            np.array(flow_size((window.height, window.width)), np.float32),
+            np.array(flow_size((clip.window.height, clip.window.width)), np.float32),
             *(np.zeros((1, 8, 8, 3), np.uint8),) * 2,
         )
 
     def placeholder(self) -> Arrays:
-        return self._decoded(np.zeros((self.spec.frames_for_flow, *_BLANK_SIDES, 3), np.uint8))
+        return self._decoded(
+            np.zeros((self.spec.frames_for_flow, FLOW_UNIT_LEAST, FLOW_UNIT_LEAST, 3), np.uint8)
+        )
 
     def _decoded(self, frames: NDArray[np.uint8]) -> Arrays:
         small = [resized(frame, self.spec.resize) for frame in frames[: self.spec.clip_len]]

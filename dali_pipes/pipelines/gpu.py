@@ -10,9 +10,9 @@ and serialised where there is no GPU.
 
 from typing import TYPE_CHECKING, Any
 
-from dali_pipes.pipelines.cpu import cropped, source, worker_arguments
+from dali_pipes.pipelines.cpu import Device, cropped, source, worker_arguments
 from dali_pipes.pipelines.fetch import FetchEncoded
-from dali_pipes.pipelines.images import Device
+from dali_pipes.pipelines.nvdec import decode
 from kernels.flow.code import FLOW_LIMIT_PX
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ def video_pipeline(
     batch_size: int,
     workers: int,
     prefetch: int,
+    threads: int,
     device_id: int | None,
-    flow_grid: int | None = None,
     device: Device = "mixed",
 ) -> "Pipeline":
     """Frames uint8 [T,S,S,3] of videos, and what the labels' flow comes from.
 
-    `flow_grid` px: hardware flow on such a grid, coded, uint8 [F,S,S,2]; None: the frames that
-    TV-L1 takes, uint8 [F+1,h',w',3] of any size.
+    That is hardware flow, coded, uint8 [F,S,S,2], if the fetch is for it, else the frames that
+    TV-L1 takes, uint8 [F+1,h',w',3] of any size. `threads` wait for NVDEC.
     """
     from nvidia.dali import fn, pipeline_def, types
 
@@ -57,36 +57,31 @@ def video_pipeline(
             frames = _on(device, small)
             whole = _on(device, fitted)
         else:
-            native = fn.decoders.video(
-                encoded,
-                device=device,
-                start_frame=first,
-                sequence_length=spec.frames_for_flow,
-                stride=spec.stride,
-                pad_mode="none",  # never black frames
+            native = decode(
+                encoded, first, at, shown, spec.frames_for_flow, spec.stride, device=device
             )
-            native = fn.slice(native, start=at, shape=shown, axes=(1, 2))
             frames = _resized(native[: spec.clip_len], spec.resize)
             whole = fn.resize(native, size=size, interp_type=types.INTERP_LINEAR, antialias=True)
-        if flow_grid is not None:
-            flow = hardware_flow(whole, spec.frames_for_flow, flow_grid)
-            flow = _resized(_coded(flow), spec.resize)
+        if fetch.hardware_flow:
+            flow = _resized(_coded(hardware_flow(whole, spec.frames_for_flow)), spec.resize)
             whole = cropped(flow, crop, flip, spec.size) ^ _on(device, mask)
         return cropped(frames, crop, flip, spec.size), whole, report, reason
 
     return graph(
         batch_size=batch_size,
-        num_threads=max(1, workers),
+        num_threads=threads,
         device_id=device_id,
+        set_affinity=False,  # all ranks would take the same cores
         **worker_arguments(workers, prefetch),
     )
 
 
-def hardware_flow(frames: Any, count: int, grid: int) -> Any:
+def hardware_flow(frames: Any, count: int, grid: int = 1) -> Any:
     """Flow of NVIDIA's unit from each frame to the next: [T,H,W,3] -> float32 px [T-1,h,w,2].
 
-    `count` is T; a clip that was cut short is filled up with black first. DALI's operator gives
-    the flow from a frame to the one before, so it is shown the frames last to first.
+    `count` is T; a clip that was cut short is filled up with black first. `grid`: px between
+    vectors. DALI's operator gives the flow from a frame to the one before, so it is shown the
+    frames last to first.
     """
     from nvidia.dali import fn
 

@@ -3,36 +3,36 @@
 workers read and examine images -> DALI decodes (NVJPEG on a GPU), resizes, crops, flips
 """
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dali_pipes.pipelines.cpu import source, worker_arguments
+from dali_pipes.pipelines.cpu import Device, source, worker_arguments
 from dali_pipes.pipelines.fetch import FetchImages
 
 if TYPE_CHECKING:
     from nvidia.dali import Pipeline
-
-Device = Literal["cpu", "mixed"]
 
 
 def image_pipeline(
     fetch: FetchImages,
     workers: int,
     prefetch: int,
+    threads: int,
     device: Device = "cpu",
     device_id: int | None = None,
 ) -> "Pipeline":
     """Frame folders, one frame a sample: uint8 [S,S,3], flow uint8 [S,S,2].
 
     A batch of N clips is N * T samples; as quick as T outputs stacked, and quicker to build.
-    `device` "mixed" decodes on the GPU `device_id`; without one it can be serialised, not run.
+    `threads` decode; `device` "mixed": on the GPU `device_id`. Without one it can be serialised,
+    not run.
     """
     from nvidia.dali import Pipeline
 
     pipeline = Pipeline(
         batch_size=fetch.batch_size * fetch.spec.clip_len,
-        num_threads=max(1, workers),
+        num_threads=threads,
         device_id=device_id,
         **worker_arguments(min(workers, 1), prefetch),
     )

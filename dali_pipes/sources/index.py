@@ -26,10 +26,10 @@ from dali_pipes.sources.source import Source
 PROBE_AT_START = 1000  # unknown videos; above that, workers probe what they open
 UNKNOWN = -1
 
-_VERSION = 2  # up, too, when `decoding.encoded` judges otherwise
+_VERSION = 2
 _COLUMNS = (
     "path BLOB PRIMARY KEY, size INTEGER, time INTEGER, frames INTEGER, decoded INTEGER, "
-    "height INTEGER, width INTEGER, codec TEXT, unsure TEXT, stage TEXT, reason TEXT"
+    "height INTEGER, width INTEGER, codec TEXT, stage TEXT, reason TEXT, unsure TEXT"
 )
 
 
@@ -94,8 +94,8 @@ class Index:
                 row.info.height if row.info else 0,
                 row.info.width if row.info else 0,
                 row.info.codec if row.info else "",
-                row.info.unsure if row.info else None,
                 *(row.bad or (None, None)),
+                row.info.unsure if row.info else None,
             )
             for row in rows
         ]
@@ -113,7 +113,7 @@ class Index:
         return os.fsencode(path).removeprefix(self._base)
 
     def _row(self, row: tuple) -> Row:
-        key, size, time, frames, decoded, height, width, codec, unsure, stage, reason = row
+        key, size, time, frames, decoded, height, width, codec, stage, reason, unsure = row
         return Row(
             os.fsdecode(key if key.startswith(b"/") else self._base + key),
             (size, time),
@@ -205,10 +205,13 @@ def _open(path: Path) -> sqlite3.Connection | None:
             db = sqlite3.connect(path, timeout=10, check_same_thread=False)
             with db:
                 db.execute("BEGIN IMMEDIATE")  # fails where the file is not writable
-                if db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+                version = db.execute("PRAGMA user_version").fetchone()[0]
+                if version == 1:
+                    db.execute("ALTER TABLE videos ADD COLUMN unsure TEXT")
+                elif version != _VERSION:
                     db.execute("DROP TABLE IF EXISTS videos")
                     db.execute(f"CREATE TABLE videos ({_COLUMNS})")
-                    db.execute(f"PRAGMA user_version = {_VERSION}")
+                db.execute(f"PRAGMA user_version = {_VERSION}")
             return db
         except (sqlite3.Error, OSError) as error:
             if db is not None:

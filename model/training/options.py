@@ -86,6 +86,8 @@ def _parser(flow_choices: Sequence[str]) -> argparse.ArgumentParser:
         help="decoding processes of each training process; 0 decodes in that itself")
     group.add_argument("--prefetch", type=whole(1), default=2, metavar="BATCHES",
         help="batches to prepare ahead: more take memory and bridge longer stalls")
+    group.add_argument("--decode_threads", type=whole(1), default=8, metavar="N",
+        help="threads of each training process that drive the GPU's decoders of video and JPEG")
     group.add_argument("--on-bad-file", choices=("skip", "stop"), default="skip",
         help="leave a bad file out and report it, or end the run")
 
@@ -176,7 +178,7 @@ def _flags(text: str) -> tuple[int, ...]:
 _FREE = {
     *("videos", "data_list", "rgb_prefix", "flow_x_prefix", "flow_y_prefix", "on_bad_file"),
     *("bs", "epoch_num", "steps", "device", "precision", "compile", "sync_bn"),
-    *("num_workers", "prefetch"),
+    *("num_workers", "prefetch", "decode_threads"),
     *("model_save_dir", "log_dir", "max_save_num", "save_minutes", "resume"),
 }
 

@@ -10,11 +10,9 @@ import pytest
 import torch
 
 from dali_pipes import ClipLoader
-from dali_pipes.clips import ClipSpec, clip_at
+from dali_pipes.clips import ClipSpec
 from dali_pipes.decoding.video import read_frames
-from dali_pipes.pipelines import feed
 from dali_pipes.pipelines import gpu as gpu_pipeline
-from dali_pipes.pipelines.feed import Feed
 from dali_pipes.pipelines.fetch import FetchEncoded, FetchImages, Share
 from dali_pipes.pipelines.images import image_pipeline
 from dali_pipes.prepare.encode import write_video
@@ -29,11 +27,10 @@ def videos(tmp_path: Path) -> Path:
     folder = tmp_path / "videos"
     folder.mkdir()
     texture = Synthetic.make(4, frames=40, size=(160, 208))
-    codecs = {"a.webm": "libvpx-vp9", "b.avi": "mjpeg", "c.mp4": "libx264", "d.avi": "mpeg4"}
+    codecs = {"a.webm": "libvpx-vp9", "b.webm": "libvpx", "c.mp4": "libx264", "d.avi": "mpeg4"}
     for item, (name, codec) in enumerate(codecs.items()):
         clip, _ = texture.read_clip(item, range(40), None)
-        pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        write_video(folder / name, clip, codec, pix_fmt=pixels)
+        write_video(folder / name, clip, codec)
     return folder
 
 
@@ -43,12 +40,13 @@ def encoded(folder: Path, scratch: Path, spec: ClipSpec | None = None) -> FetchE
     return FetchEncoded(source, spec or ClipSpec(), known, Share(0, 1), scratch)
 
 
-@pytest.mark.parametrize("grid", [None, 1, 4])
-def test_video_graph_serialises(videos: Path, tmp_path: Path, grid: int | None) -> None:
+@pytest.mark.parametrize("hardware_flow", [False, True])
+def test_video_graph_serialises(videos: Path, tmp_path: Path, hardware_flow: bool) -> None:
     fetch = encoded(videos, tmp_path, ClipSpec(rule="reference"))
-    graph = gpu_pipeline.video_pipeline(fetch, 4, 2, 2, None, grid).serialize()
+    fetch.hardware_flow = hardware_flow
+    graph = gpu_pipeline.video_pipeline(fetch, 4, 2, 2, 8, None).serialize()
     assert b"VideoDecoder" in graph or b"decoders__Video" in graph
-    assert (b"OpticalFlow" in graph) == (grid is not None)
+    assert (b"OpticalFlow" in graph) == hardware_flow
     assert b"mixed" in graph
 
 
@@ -57,7 +55,7 @@ def test_image_graph_serialises(real_data: Path, tmp_path: Path) -> None:
     source = FrameFolders.found(frames / "rgb", frames / "flow/u", frames / "flow/v")
     known = Survey.unknown(len(source))
     fetch = FetchImages(source, ClipSpec(), known, Share(0, 1), tmp_path, 4)
-    assert b"mixed" in image_pipeline(fetch, 2, 2, "mixed").serialize()
+    assert b"mixed" in image_pipeline(fetch, 2, 2, 8, "mixed").serialize()
 
 
 def stub_tvl1(frames, crops, flips, resize, size) -> torch.Tensor:  # type: ignore[no-untyped-def]
@@ -70,14 +68,13 @@ def stub_tvl1(frames, crops, flips, resize, size) -> torch.Tensor:  # type: igno
 
 @pytest.fixture
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graph of a GPU on a CPU: NVDEC's place is taken by DALI's own VP9 and MJPEG."""
+    """The graph of a GPU on a CPU: NVDEC's place is taken by DALI's own VP8 and VP9."""
 
-    def on_cpu(fetch, batch_size, workers, prefetch, device_id, grid):  # type: ignore[no-untyped-def]
-        return gpu_video_pipeline(fetch, batch_size, workers, prefetch, None, grid, "cpu")
+    def on_cpu(fetch, batch_size, workers, prefetch, threads, device_id):  # type: ignore[no-untyped-def]
+        return gpu_video_pipeline(fetch, batch_size, workers, prefetch, threads, None, "cpu")
 
     gpu_video_pipeline = gpu_pipeline.video_pipeline
     monkeypatch.setattr(gpu_pipeline, "video_pipeline", on_cpu)
-    monkeypatch.setattr(feed, "GPU_CODECS", ("vp9", "mjpeg"))
     monkeypatch.setattr(
         cuda_flow, "tvl1_crops", create_autospec(cuda_flow.tvl1_crops, side_effect=stub_tvl1)
     )
@@ -111,37 +108,6 @@ def test_video_graph_gives_the_clips_of_the_cpu_form(videos: Path) -> None:
             assert batch.flow[n, 0, 0, 0, 1] == top + left
         assert set(loader.seconds_a_clip) == {"waiting", "flow", "labels"}  # DALI decodes
     assert [Path(skip.path).name for skip in loader.skipped] == ["e.mp4"]
-
-
-def test_a_codec_that_the_gpu_refuses_is_decoded_by_workers(
-    videos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tried = []
-
-    class Refusing:
-        def __init__(self, build: object, stall_seconds: float) -> None:
-            tried.append(clips._codecs)
-
-        def next(self) -> None:
-            try:
-                raise RuntimeError(
-                    "Codec configuration not supported on this GPU. Codec: AV1, chroma format: "
-                    "YUV 4:2:0, bit depth: 8"
-                )
-            except RuntimeError as error:
-                raise feed.LoaderStopped("stopped") from error
-
-        def close(self) -> None:
-            pass
-
-    monkeypatch.setattr(feed, "Running", Refusing)
-    source = VideoFiles.found(videos)
-    clips = Feed(
-        source, ClipSpec(), Survey.unknown(4), "tvl1", torch.device("cpu"), 2, 0, 2, stall_seconds=9
-    )
-    with pytest.raises(feed.LoaderStopped, match=r"stopped; the batch: .*a\.webm"):
-        clips.next(Share(0, 1), [clip_at(n, 4, ClipSpec()) for n in range(4)])
-    assert ["av1" in codecs for codecs in tried] == [True, False]
 
 
 def hardware_flow(clip: np.ndarray, grid: int = 1, device_id: int | None = 0) -> np.ndarray:
