@@ -178,7 +178,7 @@ def _packed(
     delay = max(number - rank for number, rank in enumerate(ranks))
     with av.open(file, "w", format=kind) as target:
         copy = target.add_stream_from_template(stream)
-        uncropped = _uncropping(codec, window, stream, copy)
+        uncropped = _uncropping(codec, window, copy)
         copy.width, copy.height = window.coded_width, window.coded_height
         for number, rank in enumerate(ranks):
             packet = packets[chosen[number]]
@@ -191,7 +191,7 @@ def _packed(
 
 
 def _uncropping(
-    codec: str, window: Window, source: "av.VideoStream", target: "av.VideoStream"
+    codec: str, window: Window, target: "av.VideoStream"
 ) -> "Callable[[av.Packet], list[av.Packet]]":
     """What makes a packet show all pixels that are coded; the header of `target` says so too.
 
@@ -203,4 +203,4 @@ def _uncropping(
     if not window.cuts:
         return lambda packet: [packet]
     options = ":".join(f"crop_{side}=0" for side in ("left", "right", "top", "bottom"))
-    return BitStreamFilterContext(f"{_FILTERS[codec]}={options}", source, target).filter
+    return BitStreamFilterContext(f"{_FILTERS[codec]}={options}", target, target).filter
