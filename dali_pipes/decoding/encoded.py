@@ -95,11 +95,17 @@ def _check_format(
         raise Unsure("is no 8-bit 4:2:0")
     if context.colorspace not in _BT601:
         raise Unsure("its colours are not BT.601")
+    if _is_full_range(context) and context.name not in _FILTERS:
+        raise Unsure("its colours are of full range")  # which DALI reads of these two alone
     if "mp4" in container.format.name:  # only such files say so
         rotation = next(frames_of(container, stream)).rotation
         container.seek(0)
         if rotation % 360:
             raise Unsure("is rotated")
+
+
+def _is_full_range(context: "av.VideoCodecContext") -> bool:
+    return context.pix_fmt == "yuvj420p" or context.color_range == 2  # AVCOL_RANGE_JPEG
 
 
 def _check_size(codec: str, window: Window) -> None:

@@ -93,7 +93,7 @@ class Feed:
         on_gpu = f"video on the GPU (NVDEC: {', '.join(trusted) or 'not a codec that decodes'})"
         reasons = Counter(self.known.unsure.values())
         fit = reasons.pop("", 0)
-        why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        why = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
         on_cpu = f"on the CPU (PyAV): {reasons.total()}{why and f' ({why})'}"
         refused = f"; this GPU does not decode {', '.join(lost)}: workers do" if lost else ""
         return f"{on_gpu}: {fit} files; {on_cpu}{refused}"

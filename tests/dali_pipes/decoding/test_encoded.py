@@ -129,6 +129,7 @@ UNUSUAL = [
     ("a.mp4", {"codec": "mpeg4", "options": {"flags": "+ildct+ilme"}}, "is interlaced"),
     ("a.mp4", {"options": {"colorspace": "bt709"}}, "its colours are not BT.601"),
     ("a.webm", {"codec": "libvpx-vp9", "options": {"colorspace": "bt709"}}, "its colours are not"),
+    ("a.webm", {"codec": "libvpx-vp9", "options": {"color_range": "pc"}}, "are of full range"),
 ]
 
 
