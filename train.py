@@ -306,7 +306,7 @@ def validate(run: Run, stop: list[str]) -> None:
 
 def picture(run: Run, batch: ClipBatch, predicted: Tensor) -> ndarray:
     """The first clip of the batch with its labels and the predicted ones, uint8 [H,W,3]."""
-    from dali_pipes.show import clip_picture  # takes a while to import
+    from dali_pipes.drawing.picture import clip_picture  # takes a while to import
 
     nearest = run.net.heads.labels(predicted[:1])
     frames, flow, labels, guessed = (
