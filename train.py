@@ -12,16 +12,14 @@ not allow it; 1: it went wrong on the way. --resume continues in each case.
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import isfinite
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import torch
 from numpy import ndarray
-from torch import Tensor, nn
+from torch import Tensor
 
 from dali_pipes import ClipBatch, ClipLoader
 from dali_pipes.decoding.video import BadVideo
@@ -31,17 +29,16 @@ from dali_pipes.pipelines.running import LoaderStopped
 from dali_pipes.sources import open_source, split
 from kernels.labels.difficulty import motion_confidence
 from kernels.labels.schema import NAMES
-from kernels.stages import nvtx_range
-from model import BACKBONES
-from model.networks.heads import HEADS, StatisticsNet
+from model.networks.build import check_clips_fit
 from model.training import checkpoint, curriculum
 from model.training.distributed import NoDevice, Ranks, joined
-from model.training.loss import LOSSES, StatisticsLoss, absolute_errors
-from model.training.options import check_same_run, parse, plain
-from model.training.precision import Precision, choose
+from model.training.learner import Learner, make_learner, train_step
+from model.training.options import parse, plain
+from model.training.precision import choose
 from model.training.report import Report, Step, new_run
-from model.training.signals import stop_requests
-from model.training.validation import accuracy_and_chance, label_counts
+from model.training.resume import find_checkpoint
+from model.training.signals import next_batch, stop_requests
+from model.training.validation import accuracy_and_chance, label_counts, once_each
 
 BAD_STEPS = 5  # so many in a row without a finite loss and gradient end the run
 PICTURE_SECONDS = 300  # between two pictures of a labelled clip
@@ -56,31 +53,21 @@ class Stop(Exception):
 
 
 @dataclass
-class Run:
+class Run(Learner):
     """What a training process works with."""
 
     args: Namespace
-    ranks: Ranks
     loader: ClipLoader
     held_out: ClipLoader | None
-    precision: Precision
-    net: StatisticsNet
-    parallel: nn.Module  # the net, its gradients averaged over the processes
-    loss: StatisticsLoss
-    optimizer: torch.optim.SGD
-    scheduler: torch.optim.lr_scheduler.StepLR
-    scaler: torch.amp.GradScaler
     report: Report
     folder: Path  # of the checkpoints
     skips: list[dict[str, Any]]  # reported by the loaders, not yet written down
     step: int = 0  # optimiser steps done
     saved: Path | None = None  # the last checkpoint
-
-    @property
-    def parts(self) -> dict[str, Any]:
-        """What a checkpoint holds the state of, beside the loader's position."""
-        names = ("net", "optimizer", "scheduler", "scaler")
-        return {name: getattr(self, name) for name in names}
+    saved_at: float = 0.0  # on time.monotonic's clock, as pictured_at
+    pictured_at: float = -float("inf")
+    bad_steps: int = 0  # in a row
+    slots_unused: int = 0  # in a row
 
     @property
     def progress(self) -> float:
@@ -123,7 +110,7 @@ def prepare(args: Namespace, ranks: Ranks) -> Run:
     try:
         path, saved = ranks.share(find_checkpoint(args) if ranks.first else None)
         precision = choose(args.precision, ranks.device)
-        check_clip_fits(args)
+        check_clips_fit(args.model, args.clip_len, args.size)
         with ranks.first_goes_first():  # the others find the index that the first has made
             loader, held_out = make_loaders(args, ranks, skips)
         if saved:
@@ -131,73 +118,29 @@ def prepare(args: Namespace, ranks: Ranks) -> Run:
     except (ValueError, OSError, BadVideo) as error:
         raise Stop(error, 2) from error
 
-    torch.manual_seed(args.seed)  # the same weights in all processes
-    backbone = BACKBONES[args.model](width=args.width)
-    heads = HEADS[args.head](backbone.channels, args.motion_flag, args.app_flag, args.clip_len)
-    net = StatisticsNet(backbone, heads)
-    net.to(device=ranks.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    if args.compile:
-        net.compile()
-    optimizer = make_optimizer(net, args)
+    learner = make_learner(args, ranks, precision)
     step = saved["step"] if saved else 0
     clips = args.epoch_num * loader.clips_per_epoch
     total = args.steps or -(-clips // (args.bs * ranks.world_size))
     name = saved["run"] if saved else ranks.share(ranks.first and new_run(args.log_dir, args.model))
-    names = [NAMES[column] for column in heads.columns]
+    names = [NAMES[column] for column in learner.net.heads.columns]
     run = Run(
-        args,
-        ranks,
-        loader,
-        held_out,
-        precision,
-        net,
-        parallel=ranks.parallel(net, args.sync_bn),
-        loss=LOSSES[args.head](heads, args.motion_w, args.app_w),
-        optimizer=optimizer,
-        scheduler=torch.optim.lr_scheduler.StepLR(optimizer, args.step_s, args.gamma),
-        scaler=torch.amp.GradScaler(ranks.device.type, enabled=precision.scaled),
+        **vars(learner),
+        args=args,
+        loader=loader,
+        held_out=held_out,
         report=Report(args.log_dir / name if ranks.first else None, names, step + 1, total),
         folder=args.model_save_dir / name,
         skips=skips,
         step=step,
         saved=path,
     )
-    torch.manual_seed(args.seed + ranks.rank)
     if saved:
-        restore(run, saved)
-    weights = sum(p.numel() for p in net.parameters())
-    network = f"{args.model}, width {args.width:g}, {weights:,} weights"
+        run.restore(saved)
     run.report.say(f"training {ranks.world_size} process(es) on {ranks.device} ({ranks.why})")
-    run.report.say(f"network  {network}, {precision.name} ({precision.reason})")
+    run.report.say(f"network  {args.model}, width {args.width:g}, {learner.words}")
     run.report.say(loader.describe())
     return run
-
-
-def find_checkpoint(args: Namespace) -> tuple[Path | None, dict[str, Any] | None]:
-    """The checkpoint to resume from, if one is asked for and there is one."""
-    if args.resume is None:
-        return None, None
-    place = args.model_save_dir if args.resume is True else Path(args.resume)
-    found = checkpoint.newest(place)
-    if found is None and args.resume is not True:
-        raise ValueError(f"{place}: no checkpoint there")
-    if found is None:
-        print(f"no checkpoint under {place} yet: starting from the beginning")
-        return None, None
-    path, saved = found
-    check_same_run(args, saved["args"])
-    print(f"resuming {path}")
-    return path, saved
-
-
-def check_clip_fits(args: Namespace) -> None:
-    """Raise ValueError if clips are too short or too small for the network's poolings."""
-    thin = BACKBONES[args.model](width=0.01).eval().requires_grad_(False)
-    try:
-        thin(torch.zeros((1, args.clip_len, args.size, args.size, 3), dtype=torch.uint8))
-    except RuntimeError as error:
-        clip = f"{args.clip_len} frames of {args.size}x{args.size}"
-        raise ValueError(f"{args.model} cannot take clips of {clip}: {error}") from error
 
 
 def make_loaders(
@@ -210,16 +153,10 @@ def make_loaders(
             raise Stop(f"{skip.path}: {skip.stage}: {skip.reason} (--on-bad-file stop)", 2)
         skips.append(asdict(skip))
 
-    common: dict[str, Any] = {
-        name: getattr(args, name)
-        for name in ("clip_len", "size", "resize", "stride", "flow", "seed")
-    }
-    common |= {
-        "rule": args.labels,
-        "batch_size": args.bs,
-        "device": ranks.device,
-        "on_skip": on_skip,
-    }
+    same = ("clip_len", "size", "resize", "stride", "flow", "seed")
+    common: dict[str, Any] = {name: getattr(args, name) for name in same}
+    common |= {"rule": args.labels, "batch_size": args.bs}
+    common |= {"device": ranks.device, "on_skip": on_skip}
     source = open_source(
         args.videos, args.data_list, args.rgb_prefix, args.flow_x_prefix, args.flow_y_prefix
     )
@@ -234,91 +171,54 @@ def make_loaders(
     return ClipLoader(source, clips_per_video=args.clips_per_video, **common), held_out
 
 
-def make_optimizer(net: nn.Module, args: Namespace) -> torch.optim.SGD:
-    """SGD as published: biases, those of batch norm too, learn at twice the rate."""
-    biases = [p for name, p in net.named_parameters() if name.endswith("bias")]
-    others = [p for name, p in net.named_parameters() if not name.endswith("bias")]
-    groups: list[dict[str, Any]] = [{"params": others}, {"params": biases, "lr": 2 * args.lr}]
-    return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum, weight_decay=args.wd)
-
-
 def train(run: Run, stop: list[str]) -> None:
     """Train until finished, or until a signal turns up in `stop`; leave a checkpoint."""
-    args, ranks, report = run.args, run.ranks, run.report
-    saved_at, pictured_at = time.monotonic(), -float("inf")
-    bad_steps = slots_unused = 0  # in a row
+    run.saved_at = time.monotonic()
     run.parallel.train()
     while not run.finished:
         position, epoch = run.loader.state_dict(), run.loader.epoch
-        began = time.perf_counter()
-        batch = next_batch(run.loader, stop)
-        waited = time.perf_counter() - began
-        loaded = 0 if batch is None else len(batch)
-        if args.curriculum and batch is not None:
-            batch = clear_clips(run, batch)
-
-        # All that the processes must agree on, in one exchange.
-        clips = 0 if batch is None else len(batch)
-        overdue = ranks.first and time.monotonic() - saved_at >= 60 * args.save_minutes
-        votes = [clips, not clips, overdue, bool(stop), len(run.skips)]
-        clips, without_clips, save_now, stop_now, skips = ranks.sum(torch.tensor(votes)).tolist()
-        if skips:
-            report.skipped(skip for several in ranks.gather(run.skips) for skip in several)
-            run.skips.clear()
-        if stop_now or batch is None:
+        loaded = load(run, stop)
+        agreed = agree(run, loaded, stop)
+        if agreed.stop or loaded.batch is None:
             save(run, position)
-            report.say(f"asked to stop ({stop[0] if stop else 'another process'}): saved")
+            run.report.say(f"asked to stop ({stop[0] if stop else 'another process'}): saved")
             break
-
-        if without_clips:  # the processes leave the step out together
-            slots_unused += args.bs * ranks.world_size
-            if slots_unused >= run.loader.clips_per_epoch:
-                raise Stop("for a whole epoch, some process had no clip that could be read", 2)
+        if agreed.leave_out:
+            leave_out(run)
         else:
-            slots_unused = 0
-            lr = run.optimizer.param_groups[0]["lr"]
-            step_began = time.perf_counter()
-            result = train_step(run, batch, clips)
-            step_seconds = time.perf_counter() - step_began
-            if result.taken:
-                bad_steps = 0
-                run.step += 1
-                losses = (result.motion_loss, result.app_loss, result.label_errors)
-                seconds = time.perf_counter() - began
-                stages = run.loader.seconds_a_clip | {"step": step_seconds / loaded}
-                ms = {stage: 1000 * a_clip for stage, a_clip in stages.items()}
-                report.step(Step(run.step, epoch + 1, *losses, lr, clips, seconds, waited, ms))
-                if ranks.first and time.monotonic() - pictured_at >= PICTURE_SECONDS:
-                    report.picture("clip", picture(run, batch, result.predicted), run.step)
-                    pictured_at = time.monotonic()
-            elif not result.overflow:
-                bad_steps += 1
-                report_bad_step(run, batch, bad_steps)
+            learn(run, loaded, agreed.clips, epoch)
 
         for _ in range(epoch, run.loader.epoch):
             run.scheduler.step()
         ended = run.loader.epoch > epoch
-        if ended and args.val_fraction:
+        if ended and run.args.val_fraction:
             validate(run, stop)
-        if ended or save_now or run.finished:
+        if ended or agreed.save or run.finished:
             save(run, run.loader.state_dict())
-            saved_at = time.monotonic()
+            run.saved_at = time.monotonic()
 
-    report.stages(args.num_workers)
-    report.say(f"run folder   {report.folder}")
-    report.say(f"TensorBoard  tensorboard --logdir {args.log_dir}")
-    report.say(f"checkpoint   {run.saved}")
-    report.close()
+    run.report.end(run.args.num_workers, run.saved)
 
 
-def next_batch(loader: ClipLoader, stop: list[str]) -> ClipBatch | None:
-    """The next batch, or None after a request to stop."""
-    try:
-        return None if stop else loader.next_batch()
-    except Exception:
-        if stop:  # the signal went to the decoding workers too and ended them
-            return None
-        raise
+@dataclass(frozen=True)
+class Loaded:
+    """A batch, or None after a request to stop, and when it came (time.perf_counter)."""
+
+    batch: ClipBatch | None  # what the curriculum takes of it
+    clips: int  # all that were loaded
+    began: float
+    waited: float  # seconds
+
+
+def load(run: Run, stop: list[str]) -> Loaded:
+    """The next batch, of which the curriculum may take only a part."""
+    began = time.perf_counter()
+    batch = next_batch(run.loader, stop)
+    waited = time.perf_counter() - began
+    clips = 0 if batch is None else len(batch)
+    if run.args.curriculum and batch is not None:
+        batch = clear_clips(run, batch)
+    return Loaded(batch, clips, began, waited)
 
 
 def clear_clips(run: Run, batch: ClipBatch) -> ClipBatch:
@@ -330,59 +230,66 @@ def clear_clips(run: Run, batch: ClipBatch) -> ClipBatch:
 
 
 @dataclass(frozen=True)
-class Result:
-    """What came of a step. Losses are weighted, and of the clips of all processes."""
+class Agreed:
+    """What all processes do next, the same in all of them."""
 
-    taken: bool
-    overflow: bool  # not taken because float16 gradients were scaled too far: nothing is wrong
-    motion_loss: float
-    app_loss: float
-    label_errors: list[float]  # mean distance from each learned label
-    predicted: Tensor  # [N,...], what the heads put out, motion first
+    clips: int  # of all processes together
+    leave_out: bool  # some process has none: all leave the step out together
+    save: bool
+    stop: bool
 
 
-def train_step(run: Run, batch: ClipBatch, clips: int) -> Result:
-    """One optimiser step on a batch; `clips` is the size of the batches of all processes.
-
-    Where loss or gradient are not finite, the network is left as it was.
-    """
-    device = run.ranks.device
-    buffers = [(buffer, buffer.clone()) for buffer in run.net.buffers()]
-    with nvtx_range("forward", device), run.precision.autocast():
-        motion, app = run.parallel(batch.frames)  # [N,M], [N,A]
-    motion_loss, app_loss = run.loss(motion, app, batch.labels, clips)
-    # Every process has its share of the loss, a sum; gradients are averaged over the processes.
-    with nvtx_range("backward", device):
-        run.scaler.scale((motion_loss + app_loss) * run.ranks.world_size).backward()
-    run.scaler.unscale_(run.optimizer)
-    norm = nn.utils.get_total_norm(p.grad for p in run.net.parameters() if p.grad is not None)
-
-    predicted = torch.cat([motion, app], dim=1).detach()
-    values = run.net.heads.values(predicted)
-    errors = absolute_errors(values, batch.labels[:, run.net.heads.columns], clips)
-    shares = torch.cat([torch.stack([motion_loss, app_loss]).detach(), errors])
-    motion_value, app_value, *label_errors = run.ranks.sum(shares).tolist()
-    finite = isfinite(motion_value + app_value)
-    taken = finite and isfinite(norm)  # the same in all processes
-    if taken:
-        with nvtx_range("optimizer", device):
-            run.scaler.step(run.optimizer)
-    else:
-        for buffer, before in buffers:
-            buffer.copy_(before)
-    overflow = finite and not taken and run.scaler.is_enabled() and run.scaler.get_scale() > 1
-    run.scaler.update()
-    run.optimizer.zero_grad()
-    return Result(taken, overflow, motion_value, app_value, label_errors, predicted)
+def agree(run: Run, loaded: Loaded, stop: list[str]) -> Agreed:
+    """All that the processes must agree on, in one exchange; skipped files are written down."""
+    clips = 0 if loaded.batch is None else len(loaded.batch)
+    overdue = run.ranks.first and time.monotonic() - run.saved_at >= 60 * run.args.save_minutes
+    votes = torch.tensor([clips, not clips, overdue, bool(stop), len(run.skips)])
+    clips, without_clips, save_now, stop_now, skips = run.ranks.sum(votes).tolist()
+    if skips:
+        run.report.skipped(skip for several in run.ranks.gather(run.skips) for skip in several)
+        run.skips.clear()
+    return Agreed(clips, without_clips > 0, save_now > 0, stop_now > 0)
 
 
-def report_bad_step(run: Run, batch: ClipBatch, in_a_row: int) -> None:
+def leave_out(run: Run) -> None:
+    """Go on without a step. Raises Stop where a whole epoch had none."""
+    run.slots_unused += run.args.bs * run.ranks.world_size
+    if run.slots_unused >= run.loader.clips_per_epoch:
+        raise Stop("for a whole epoch, some process had no clip that could be read", 2)
+
+
+def learn(run: Run, loaded: Loaded, clips: int, epoch: int) -> None:
+    """A step on a batch, and what there is to report of it; `clips` are those of all processes."""
+    assert loaded.batch is not None
+    run.slots_unused = 0
+    lr = run.optimizer.param_groups[0]["lr"]
+    began = time.perf_counter()
+    result = train_step(run, loaded.batch, clips)
+    ended = time.perf_counter()
+    if not result.taken:
+        if not result.overflow:
+            report_bad_step(run, loaded.batch)
+        return
+    run.bad_steps = 0
+    run.step += 1
+    losses = (result.motion_loss, result.app_loss, result.label_errors)
+    stages = run.loader.seconds_a_clip | {"step": (ended - began) / loaded.clips}
+    ms = {stage: 1000 * a_clip for stage, a_clip in stages.items()}
+    seconds = ended - loaded.began
+    run.report.step(Step(run.step, epoch + 1, *losses, lr, clips, seconds, loaded.waited, ms))
+    if run.ranks.first and time.monotonic() - run.pictured_at >= PICTURE_SECONDS:
+        run.report.picture("clip", picture(run, loaded.batch, result.predicted), run.step)
+        run.pictured_at = time.monotonic()
+
+
+def report_bad_step(run: Run, batch: ClipBatch) -> None:
     """Name the clips of a step that was not taken. Raises Stop after a few in a row."""
+    run.bad_steps += 1
     starts = zip(batch.video.tolist(), batch.start.tolist(), strict=True)
     named = [f"{run.loader.paths[video]} from frame {start}" for video, start in starts]
     clips = ", ".join(clip for several in run.ranks.gather(named) for clip in several)
     run.report.say(f"loss or gradient not finite, step left out; its clips: {clips}")
-    if in_a_row == BAD_STEPS:
+    if run.bad_steps == BAD_STEPS:
         advice = "resume with --precision float32, or start anew with a lower --lr"
         raise Stop(f"{BAD_STEPS} steps in a row without a finite loss and gradient; {advice}", 1)
 
@@ -394,25 +301,12 @@ def validate(run: Run, stop: list[str]) -> None:
     accuracy, chance = accuracy_and_chance(*(run.ranks.sum(count) for count in counts))
     if run.ranks.sum(torch.tensor(bool(stop), dtype=torch.int64)):
         return  # not all clips were seen
-    run.report.labels("val_accuracy", accuracy, run.step)
-    run.report.labels("val_chance", chance, run.step)
-    run.report.say(f"held out {mean(accuracy):.1%} of labels right, chance {mean(chance):.1%}")
-
-
-def once_each(loader: ClipLoader, stop: list[str]) -> Iterator[tuple[Tensor, Tensor]]:
-    """(frames, labels) of every video once: the last batch runs on into the next round."""
-    loader.set_epoch(-(-loader.consumed // loader.clips_per_epoch))
-    epoch, seen = loader.epoch, set[int]()
-    while loader.epoch == epoch and (batch := next_batch(loader, stop)) is not None:
-        first = {video: n for n, video in enumerate(batch.video.tolist()) if video not in seen}
-        seen.update(first)
-        new = list(first.values())
-        yield batch.frames[new], batch.labels[new]
+    run.report.validation(accuracy, chance, run.step)
 
 
 def picture(run: Run, batch: ClipBatch, predicted: Tensor) -> ndarray:
     """The first clip of the batch with its labels and the predicted ones, uint8 [H,W,3]."""
-    from dali_pipes.show import clip_picture  # takes a while to import
+    from dali_pipes.drawing.picture import clip_picture  # takes a while to import
 
     nearest = run.net.heads.labels(predicted[:1])
     frames, flow, labels, guessed = (
@@ -427,23 +321,13 @@ def save(run: Run, position: dict[str, Any]) -> None:
     generators = run.ranks.gather(checkpoint.generator_states(run.ranks.device))
     if not run.ranks.first:
         return
-    state = {name: part.state_dict() for name, part in run.parts.items()}
-    state |= {"loader": position, "generators": generators}
+    state = run.state() | {"loader": position, "generators": generators}
     state |= {"step": run.step, "run": run.folder.name, "args": plain(run.args)}
     try:
         run.report.flush()
         run.saved = checkpoint.save(run.folder, state, run.step, run.args.max_save_num)
     except OSError as error:
         raise Stop(f"no checkpoint written: {error}; the last one is {run.saved}", 1) from error
-
-
-def restore(run: Run, saved: dict[str, Any]) -> None:
-    """Continue from a checkpoint; the loader has its state already."""
-    for name, part in run.parts.items():
-        if saved[name]:  # a scaler that was off has no state
-            part.load_state_dict(saved[name])
-    if run.ranks.rank < len(saved["generators"]):
-        checkpoint.set_generator_states(saved["generators"][run.ranks.rank], run.ranks.device)
 
 
 if __name__ == "__main__":

@@ -93,21 +93,27 @@ def test_links_lead_somewhere() -> None:
         assert [target for target in targets if not (path.parent / target).exists()] == []
 
 
-def test_python_runs_as_printed(tmp_path: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder elsewhere, with a few samples in it."""
     for motion in ("up", "left"):
         for number in range(4):
             path = tmp_path / "samples" / motion / f"{number}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_sample(path, motion, number, "train", 0)
+    return tmp_path
+
+
+def test_python_runs_as_printed(folder: Path) -> None:
     snippets = [block for language, block in FENCED.findall(README) if language == "python"]
     assert snippets
     for i, snippet in enumerate(snippets):
-        script = tmp_path / f"snippet{i}.py"
+        script = folder / f"snippet{i}.py"
         indented = "".join(f"    {line}\n" for line in snippet.splitlines())
         script.write_text(f'if __name__ == "__main__":\n{indented}')
         done = subprocess.run(
             [sys.executable, script],
-            cwd=tmp_path,
+            cwd=folder,
             capture_output=True,
             text=True,
             check=False,
@@ -115,3 +121,31 @@ def test_python_runs_as_printed(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert "torch.Size([8, 3, 16, 112, 112]) torch.Size([8, 27])" in done.stdout
+
+
+def test_a_training_script_runs_from_a_folder_of_its_own(folder: Path) -> None:
+    """The README's lines and its command, as they stand, with a network and labels beside them."""
+    (snippet,) = (block for language, block in FENCED.findall(README) if language == "python")
+    (command,) = re.findall(r"^(PYTHONPATH=CLONE python my_training\.py)$", README, re.MULTILINE)
+    (folder / "my_training.py").write_text(
+        snippet + "from kernels.labels import clip_labels\n"
+        "from model import BACKBONES\n"
+        "assert clip_labels(batch.frames, batch.flow).equal(batch.labels)\n"
+        "BACKBONES['r3d'](width=0.05)(batch.frames).sum().backward()\n"
+        "print(len(loader._feed._running._workers), 'decoding processes')\n"
+    )
+    words = {"CLONE": shlex.quote(str(ROOT)), "python": shlex.quote(sys.executable)}
+    done = subprocess.run(
+        re.sub("CLONE|python(?= )", lambda word: words[word[0]], command),
+        shell=True,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )
+    assert done.returncode == 0, done.stderr
+    shapes = "torch.Size([8, 3, 16, 112, 112]) torch.Size([8, 27])"
+    assert done.stdout.startswith(shapes)
+    assert done.stdout.count(shapes) == 1  # no process ran the script again
+    assert "2 decoding processes" in done.stdout

@@ -21,6 +21,8 @@ from dali_pipes.decoding.video import BadVideo
 from dali_pipes.sources import Synthetic
 from kernels.labels.difficulty import motion_confidence
 from kernels.labels.schema import NAMES
+from model.networks.heads import StatisticsNet
+from model.training import learner
 
 ROOT = Path(__file__).parent.parent
 SMALL = "--width 0.05 --clip_len 8 --size 32 --resize 36x48 --num_workers 0 --precision float32"
@@ -170,7 +172,7 @@ def test_times_of_the_stages_are_in_every_step_and_summed_up(
 
 def test_biases_learn_at_twice_the_rate(run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {}
-    original = train.make_optimizer
+    original = learner.make_optimizer
 
     def spy(net: torch.nn.Module, args: object) -> torch.optim.SGD:
         optimizer = original(net, args)
@@ -178,7 +180,7 @@ def test_biases_learn_at_twice_the_rate(run: Train, monkeypatch: pytest.MonkeyPa
         seen["names"] = {name: id(p) for name, p in net.named_parameters()}
         return optimizer
 
-    monkeypatch.setattr(train, "make_optimizer", spy)
+    monkeypatch.setattr(learner, "make_optimizer", spy)
     assert run("--steps 1 --lr 1e-3") == 0
     rates = {name: seen[identity] for name, identity in seen["names"].items()}
     assert len(rates) == 2 * 8 * 2 + 2 * 2  # weight and bias of 8 convolutions, 8 norms, 2 heads
@@ -240,7 +242,7 @@ def test_a_step_that_is_not_finite_leaves_the_network_alone(
 def test_steps_that_stay_not_finite_end_the_run_and_name_their_clips(
     run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train.StatisticsNet, "forward", not_finite)
+    monkeypatch.setattr(StatisticsNet, "forward", not_finite)
     assert run("--steps 9 --bs 2", "a") == 1
     out, err = capsys.readouterr()
     left_out = [line for line in out.splitlines() if "not finite" in line]

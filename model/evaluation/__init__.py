@@ -1,1 +1,1 @@
-"""Protocols by which a pre-trained network is judged: pure functions on feature arrays."""
+"""Protocols by which a pre-trained network is judged: functions on arrays, and what feeds them."""

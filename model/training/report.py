@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -113,10 +114,11 @@ class Report:
                 f"lr {step.lr:.3g}  {clips_per_second:.1f} clips/s  {waiting:.0%} waiting for data"
             )
 
-    def stages(self, workers: int) -> None:
-        """What bounded the run, in a line."""
-        if summary := self._stages.summary(workers):
-            self.say(f"stages       {summary}")
+    def validation(self, accuracy: Sequence[float], chance: Sequence[float], step: int) -> None:
+        """How often each learned label was right on held-out clips, beside chance."""
+        self.labels("val_accuracy", accuracy, step)
+        self.labels("val_chance", chance, step)
+        self.say(f"held out {mean(accuracy):.1%} of labels right, chance {mean(chance):.1%}")
 
     def labels(self, tag: str, values: Iterable[float], step: int) -> None:
         """A value for each learned label."""
@@ -145,6 +147,17 @@ class Report:
         """Events reach the disk, so that no step before a checkpoint is ever missing."""
         if self.folder is not None:
             self._writer.flush()
+
+    def end(self, workers: int, checkpoint: Path | None) -> None:
+        """What bounded the run, and where to find what it leaves."""
+        if self.folder is None:
+            return
+        if summary := self._stages.summary(workers):
+            self.say(f"stages       {summary}")
+        self.say(f"run folder   {self.folder}")
+        self.say(f"TensorBoard  tensorboard --logdir {self.folder.parent}")
+        self.say(f"checkpoint   {checkpoint}")
+        self.close()
 
     def close(self) -> None:
         if self.folder is not None:

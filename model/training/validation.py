@@ -1,6 +1,7 @@
 """Accuracy of the labels on held-out clips, beside what a constant answer reaches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -8,6 +9,42 @@ from torch import Tensor
 from kernels.labels.schema import LABELS
 from model.networks.heads import StatisticsNet
 from model.training.precision import Precision
+from model.training.signals import next_batch
+
+
+class Batch(Protocol):
+    """What validation needs of a batch of clips."""
+
+    @property
+    def frames(self) -> Tensor: ...  # uint8 [N,T,S,S,3]
+    @property
+    def labels(self) -> Tensor: ...  # int64 [N,27]
+    @property
+    def video(self) -> Tensor: ...  # int64 [N]
+
+
+class Loader(Protocol):
+    """What validation needs of a loader, whose batches run across the ends of epochs."""
+
+    @property
+    def consumed(self) -> int: ...
+    @property
+    def clips_per_epoch(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
+    def set_epoch(self, epoch: int) -> None: ...
+    def next_batch(self) -> Batch: ...
+
+
+def once_each(loader: Loader, stop: list[str]) -> Iterator[tuple[Tensor, Tensor]]:
+    """(frames, labels) of every video once: the last batch runs on into the next round."""
+    loader.set_epoch(-(-loader.consumed // loader.clips_per_epoch))
+    epoch, seen = loader.epoch, set[int]()
+    while loader.epoch == epoch and (batch := next_batch(loader, stop)) is not None:
+        first = {video: n for n, video in enumerate(batch.video.tolist()) if video not in seen}
+        seen.update(first)
+        new = list(first.values())
+        yield batch.frames[new], batch.labels[new]
 
 
 @torch.no_grad()

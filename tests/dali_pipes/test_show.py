@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from dali_pipes import show
+from dali_pipes.drawing import page
+from dali_pipes.drawing.panels import motion_boundaries
+from dali_pipes.drawing.picture import clip_picture
 from dali_pipes.prepare.samples import write_sample
 from kernels.flow.code import encode
 from kernels.labels import clip_labels
@@ -37,34 +40,34 @@ def changed(before: np.ndarray, after: np.ndarray) -> tuple[float, float, float,
 
 def panel(row: int, column: int, height: int) -> tuple[int, int]:
     """The middle (x, y) of a pattern's panel."""
-    step = show.PANEL + show.GAP
-    left = show.MARGIN + show.GUTTER
+    step = page.PANEL + page.GAP
+    left = page.MARGIN + page.GUTTER
     bottom = height - 34 - 3 * step
-    return left + column * step + show.PANEL // 2, bottom + row * step + show.PANEL // 2
+    return left + column * step + page.PANEL // 2, bottom + row * step + page.PANEL // 2
 
 
 def test_every_label_is_drawn_where_it_belongs(clip) -> None:
     frames, flow, labels = clip
-    picture = show.clip_picture(frames, flow, labels)
+    picture = clip_picture(frames, flow, labels)
     assert picture.dtype == np.uint8
-    assert picture.shape[1:] == (show.WIDTH, 3)
+    assert picture.shape[1:] == (page.WIDTH, 3)
     for name in ("u1p", "u3o", "v2p", "1dp", "2cc"):
         label = LABELS[INDEX[name]]
         other = labels.copy()
         other[INDEX[name]] = other[INDEX[name]] % label.classes() + 1
-        left, top, right, bottom = changed(picture, show.clip_picture(frames, flow, other))
+        left, top, right, bottom = changed(picture, clip_picture(frames, flow, other))
         row = "uv".index(name[0]) if label.family == "motion" else 2
         x, y = panel(row, label.pattern - 1, len(picture))
         # The panel changed and the words to its right, and no other row.
-        assert x - show.PANEL / 2 - 9 < left < x + show.PANEL / 2
-        assert right > panel(row, 3, len(picture))[0] - show.PANEL / 2
-        assert y - show.PANEL / 2 - 9 < top < bottom < y + show.PANEL / 2 + 9
+        assert x - page.PANEL / 2 - 9 < left < x + page.PANEL / 2
+        assert right > panel(row, 3, len(picture))[0] - page.PANEL / 2
+        assert y - page.PANEL / 2 - 9 < top < bottom < y + page.PANEL / 2 + 9
 
 
 def test_prediction_is_drawn_only_where_there_is_one(clip) -> None:
     frames, flow, labels = clip
     none, right = (
-        show.clip_picture(frames, flow, labels, predicted=predicted)
+        clip_picture(frames, flow, labels, predicted=predicted)
         for predicted in (np.zeros(27, np.int64), labels)
     )
     wrong = labels.copy()
@@ -73,16 +76,16 @@ def test_prediction_is_drawn_only_where_there_is_one(clip) -> None:
 
     def pink_in_panels(picture: np.ndarray) -> int:
         x, _ = panel(0, 3, len(picture))
-        return int((picture[:, : x - show.PANEL // 2] == pink).all(axis=-1).sum())
+        return int((picture[:, : x - page.PANEL // 2] == pink).all(axis=-1).sum())
 
     assert pink_in_panels(none) == pink_in_panels(right) == 0
-    assert pink_in_panels(show.clip_picture(frames, flow, labels, predicted=wrong)) > 20
+    assert pink_in_panels(clip_picture(frames, flow, labels, predicted=wrong)) > 20
 
 
 def test_boundaries_drawn_are_those_the_labels_come_from(clip) -> None:
     _, flow, labels = clip
     for component in "uv":
-        strength = show.motion_boundaries(flow, component)
+        strength = motion_boundaries(flow, component)
         blocks = PATTERN_SLICES[0]
         sums = [strength[partition(112).mask(b)].sum() for b in range(blocks.start, blocks.stop)]
         assert int(np.argmax(sums)) + 1 == labels[INDEX[f"{component}1p"]]
@@ -141,14 +144,14 @@ def test_clip_without_motion_under_the_reference_rule() -> None:
     frames, flow = np.zeros((1, 16, 112, 112, 3), np.uint8), np.full((1, 16, 112, 112, 2), 128)
     labels = clip_labels(frames, flow.astype(np.uint8), "reference")
     assert labels[0, INDEX["u1p"]] == 0
-    show.clip_picture(frames[0], flow[0].astype(np.uint8), labels[0], "reference")
+    clip_picture(frames[0], flow[0].astype(np.uint8), labels[0], "reference")
 
 
 def test_command(tmp_path: Path, capsys) -> None:
     video, out = tmp_path / "up.mp4", tmp_path / "up.png"
     write_sample(video, "up", 0, "train", 0)
     assert show.main([str(video), "--start", "20", "--out", str(out)]) == 0
-    assert cv2.imread(str(out)).shape[1] == show.WIDTH
+    assert cv2.imread(str(out)).shape[1] == page.WIDTH
     assert show.main([str(video), "--start", "900", "--out", str(out)]) == 2
     assert f"{video}: decode: has" in capsys.readouterr().err
     assert show.main([str(tmp_path / "none.mp4")]) == 2

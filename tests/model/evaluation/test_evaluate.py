@@ -10,6 +10,7 @@ import torch
 
 from dali_pipes.prepare.encode import write_video
 from model import BACKBONES, evaluate
+from model.evaluation import videos as videos_module
 from model.evaluation.features import FeatureCache
 from model.evaluation.network import load
 from model.networks.heads import StatisticsHeads, StatisticsNet
@@ -151,7 +152,7 @@ def test_finetune_learns_and_resumes(
 def test_extraction_continues_where_it_was_interrupted(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, computed = evaluate.extract, []
+    real, computed = videos_module.extract, []
 
     def interrupted(*args: object) -> object:
         for n, item in enumerate(real(*args)):
@@ -164,10 +165,10 @@ def test_extraction_continues_where_it_was_interrupted(
             computed.append(item)
             yield item
 
-    monkeypatch.setattr(evaluate, "extract", interrupted)
+    monkeypatch.setattr(videos_module, "extract", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run("scenes", videos, tmp_path)
-    monkeypatch.setattr(evaluate, "extract", counted)
+    monkeypatch.setattr(videos_module, "extract", counted)
     result = run("scenes", videos, tmp_path)
     assert len(computed) == 12 - 5
     assert result["videos"] == 12

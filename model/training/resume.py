@@ -1,0 +1,28 @@
+"""Which checkpoint a run goes on from."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from model.training.checkpoint import newest
+from model.training.options import check_same_run
+
+
+def find_checkpoint(args: Namespace) -> tuple[Path | None, dict[str, Any] | None]:
+    """The checkpoint to resume from, if one is asked for and there is one.
+
+    Raises ValueError if there is none at the place named, or it is of a run with other options.
+    """
+    if args.resume is None:
+        return None, None
+    place = args.model_save_dir if args.resume is True else Path(args.resume)
+    found = newest(place)
+    if found is None and args.resume is not True:
+        raise ValueError(f"{place}: no checkpoint there")
+    if found is None:
+        print(f"no checkpoint under {place} yet: starting from the beginning")
+        return None, None
+    path, saved = found
+    check_same_run(args, saved["args"])
+    print(f"resuming {path}")
+    return path, saved
