@@ -12,6 +12,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from kernels.gpu import check_gpu
+
 OPTIONS = ("--std=c++17", "--fmad=false")  # no fused multiply-add: bits equal to the CPU's
 
 
@@ -59,8 +61,9 @@ def compiled(text: str, architecture: str) -> Compiled:
 def architecture(capability: tuple[int, int]) -> str:
     """What to compile for on a GPU of this compute capability: the newest that it runs.
 
-    Raises RuntimeError if this NVRTC is older than the GPU.
+    Raises ValueError if the GPU is too old, RuntimeError if this NVRTC is older than the GPU.
     """
+    check_gpu("the GPU", capability)
     from cuda.bindings import nvrtc
 
     major, minor = capability
