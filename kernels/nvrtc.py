@@ -91,8 +91,8 @@ def cubin_file(text: str, architecture: str) -> Path:
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         return _written(cubin, kept)
-    except OSError:  # no home to write to: for this process alone
-        return _written(cubin, Path(tempfile.mkdtemp(prefix="sts-dali-")) / name)
+    except OSError:  # no home to write to
+        return _written(cubin, Path(_own_folder().name) / name)
 
 
 def _written(data: bytes, path: Path) -> Path:
@@ -104,6 +104,12 @@ def _written(data: bytes, path: Path) -> Path:
 
 def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sts-dali"
+
+
+@cache
+def _own_folder() -> tempfile.TemporaryDirectory[str]:
+    """For this process alone, gone with it."""
+    return tempfile.TemporaryDirectory(prefix="sts-dali-")
 
 
 def _text(buffer: bytes) -> str:
