@@ -36,9 +36,11 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(if $(OTHER),--clear) $(VENV)
 	@touch $(VENV)/installed-partly
 	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@[ $(EXTRA) = cpu ] || $(BIN)/python -W ignore -c 'import sys, torch; \
+	  torch.cuda.is_available() or sys.exit( \
+	  f"torch {torch.__version__} (CUDA {torch.version.cuda}) cannot use the GPU of this machine: " \
+	  "see README, Installing")'
 	$(BIN)/pip install --quiet --editable '.[$(EXTRA),test]'
-	@[ $(EXTRA) = cpu ] || $(BIN)/python -c 'import sys, torch; torch.cuda.is_available() or sys.exit( \
-	  f"torch {torch.__version__} cannot use the GPU of this machine: see README, Installing")'
 	@mv $(VENV)/installed-partly $@
 
 samples: venv ## render the sample videos into samples/

@@ -26,6 +26,7 @@ from dali_pipes.pipelines.nvdec import DECODE_THREADS
 from dali_pipes.sources import Source, VideoFiles, open_source
 from dali_pipes.sources.index import UNKNOWN, Index, survey
 from dali_pipes.sources.lists import NO_START
+from kernels.gpu import check_gpu
 from kernels.labels import clip_labels
 from kernels.labels.schema import LABELS, Rule
 
@@ -320,14 +321,20 @@ _SHOWN_SKIPS = 20
 
 
 def _device(device: torch.device | str | None) -> tuple[torch.device, str]:
-    """(the device, which or why; empty: the caller knows). Raises ValueError if it is not there."""
+    """(the device, which or why; empty: the caller knows).
+
+    Raises ValueError if it is not there, or a GPU too old for the kernels.
+    """
     if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device()), torch.cuda.get_device_name()
-        return torch.device("cpu"), "no NVIDIA GPU found"
+        if not torch.cuda.is_available():
+            return torch.device("cpu"), "no NVIDIA GPU found"
+        device = torch.device("cuda", torch.cuda.current_device())
     device = torch.device(device)
     if device.type == "cpu":
         return device, ""
     if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {device} is not there; {torch.cuda.device_count()} GPUs found")
-    return torch.device("cuda", device.index or 0), torch.cuda.get_device_name(device)
+    device = torch.device("cuda", device.index or 0)
+    name = torch.cuda.get_device_name(device)
+    check_gpu(name, torch.cuda.get_device_capability(device))
+    return device, name

@@ -12,6 +12,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from kernels.gpu import check_gpu
+
 OPTIONS = ("--std=c++17", "--fmad=false")  # no fused multiply-add: bits equal to the CPU's
 
 
@@ -59,8 +61,9 @@ def compiled(text: str, architecture: str) -> Compiled:
 def architecture(capability: tuple[int, int]) -> str:
     """What to compile for on a GPU of this compute capability: the newest that it runs.
 
-    Raises RuntimeError if this NVRTC is older than the GPU.
+    Raises ValueError if the GPU is too old, RuntimeError if this NVRTC is older than the GPU.
     """
+    check_gpu("the GPU", capability)
     from cuda.bindings import nvrtc
 
     major, minor = capability
@@ -88,8 +91,8 @@ def cubin_file(text: str, architecture: str) -> Path:
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         return _written(cubin, kept)
-    except OSError:  # no home to write to: for this process alone
-        return _written(cubin, Path(tempfile.mkdtemp(prefix="sts-dali-")) / name)
+    except OSError:  # no home to write to
+        return _written(cubin, Path(_own_folder().name) / name)
 
 
 def _written(data: bytes, path: Path) -> Path:
@@ -101,6 +104,12 @@ def _written(data: bytes, path: Path) -> Path:
 
 def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sts-dali"
+
+
+@cache
+def _own_folder() -> tempfile.TemporaryDirectory[str]:
+    """For this process alone, gone with it."""
+    return tempfile.TemporaryDirectory(prefix="sts-dali-")
 
 
 def _text(buffer: bytes) -> str:

@@ -40,6 +40,7 @@ from dali_pipes.prepare.work import (
 )
 from dali_pipes.sources import FrameFolders
 from kernels.flow.code import encode
+from kernels.gpu import check_gpu
 
 # What an interruption can cost each worker; with TV-L1 on a CPU 16 pairs take some 2 s.
 PAIRS_AT_ONCE = {"cpu": 16, "cuda": 64}
@@ -133,7 +134,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _device(algorithm: str, asked: str) -> tuple[str, str]:
-    """("cpu" or "cuda", what that means). Raises BadInput if there is no such device."""
+    """("cpu" or "cuda", what that means). Raises BadInput if it is not there or too old."""
     if algorithm == "dis":
         if asked == "cuda":
             raise BadInput("dis is computed on the CPU; leave out --device, or choose tvl1")
@@ -143,6 +144,10 @@ def _device(algorithm: str, asked: str) -> tuple[str, str]:
         import torch  # here: worker processes and DIS do without
 
         if torch.cuda.is_available():
+            try:
+                check_gpu(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
+            except ValueError as error:
+                raise BadInput(str(error)) from error
             return "cuda", "TV-L1 on the GPU"
         if asked == "cuda":
             raise BadInput("--device cuda, but torch finds no GPU; see `nvidia-smi`")

@@ -224,8 +224,9 @@ motion_boundaries_float32(const float* __restrict__ flow, const int* __restrict_
 
 // ---- labels -----------------------------------------------------------------------------------
 
-// votes, field_sums as above -> labels int64 [N,MOTION_LABELS]. Grid (N).
-extern "C" __global__ void __launch_bounds__(256)
+// votes, field_sums as above -> labels int64 [N,MOTION_LABELS]. Grid (N). Without the 1, NVRTC 13.0
+// saves registers for sm_100 until some spill.
+extern "C" __global__ void __launch_bounds__(256, 1)
 motion_labels(const long long* __restrict__ votes, const long long* __restrict__ field_sums,
               int fields, long long* __restrict__ labels) {
     __shared__ long long cell_votes[COMPONENTS][CELLS][ORIENTATIONS];

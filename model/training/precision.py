@@ -35,15 +35,9 @@ def choose(choice: str, device: torch.device) -> Precision:
     """
     if device.type == "cpu":
         return _choose_on_cpu(choice)
-    if choice != "auto":
-        return Precision(choice, "asked for", device.type)
-    gpu = torch.cuda.get_device_name(device)
-    with torch.cuda.device(device):
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return Precision("bf16", f"{gpu} has it", device.type)
-    if torch.cuda.get_device_capability(device) >= (7, 0):
-        return Precision("fp16", f"{gpu} has it, but no bf16", device.type)
-    return Precision("float32", f"{gpu} has no fast 16-bit format", device.type)
+    if choice == "auto":
+        return Precision("bf16", "all GPUs since Ampere have it", device.type)
+    return Precision(choice, "asked for", device.type)
 
 
 def _choose_on_cpu(choice: str) -> Precision:

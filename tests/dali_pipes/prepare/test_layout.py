@@ -126,6 +126,8 @@ def test_a_gpu_is_used_where_there_is_one(  # type: ignore[no-untyped-def]
     out = tmp_path / "out"
     prepare("frames", tmp_path / "in", "--out", out)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA A100")
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (8, 0))
     still = np.zeros((19, 48, 64, 2), np.float32)
     monkeypatch.setattr("dali_pipes.prepare.flow._tvl1_on_gpu", lambda frames: still + 20)
     status, text = prepare("flow", out)

@@ -57,8 +57,7 @@ def test_the_choice_for_this_cpu_gives_the_gradients_of_float64() -> None:
     assert (actual - expected).norm() < tolerance * expected.norm()
 
 
-@pytest.mark.gpu
-def test_a_gpu_takes_what_it_has() -> None:
+def test_a_gpu_takes_bf16_if_nothing_else_is_asked_for() -> None:
     device = torch.device("cuda", 0)
-    name = choose("auto", device).name
-    assert name == ("bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16")
+    assert choose("auto", device).name == "bf16"
+    assert choose("fp16", device).reason == "asked for"
