@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.decoding.pictures import READ, Picture, Unsure, Window, pictures
-from dali_pipes.decoding.video import TooShort, frames_of, opened
+from dali_pipes.decoding.video import BadVideo, TooShort, frames_of, opened
 
 if TYPE_CHECKING:
     import av
@@ -75,13 +75,15 @@ def encoded_clip(path: Path | str, numbers: Sequence[int], codecs: Sequence[str]
 
 
 def unsure(path: Path | str) -> str:
-    """Why a GPU decoder is not given this video; "" if it is. Raises BadVideo."""
+    """Why a GPU decoder is not given this video; "" if it is."""
     try:
         with opened(path, "open") as (container, stream):
             _check_format(container, stream, GPU_CODECS)
             _check_size(stream.codec_context.name, _read(container, stream)[2])
-    except Unsure as reason:
-        return str(reason)
+    except Unsure as error:
+        return str(error)
+    except BadVideo as error:  # a worker finds out whether it can be used all the same
+        return error.reason
     return ""
 
 
@@ -98,10 +100,10 @@ def _check_format(
     if _is_full_range(context) and context.name not in _FILTERS:
         raise Unsure("its colours are of full range")  # which DALI reads of these two alone
     if "mp4" in container.format.name:  # only such files say so
-        rotation = next(frames_of(container, stream)).rotation
+        first = next(frames_of(container, stream), None)
         container.seek(0)
-        if rotation % 360:
-            raise Unsure("is rotated")
+        if first is None or first.rotation % 360:
+            raise Unsure("is rotated" if first else "shows nothing")
 
 
 def _is_full_range(context: "av.VideoCodecContext") -> bool:

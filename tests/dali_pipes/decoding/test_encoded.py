@@ -294,3 +294,18 @@ def test_rotated_videos_and_codecs_without_trust_are_left_to_the_cpu(
     assert unsure(turned) == "is rotated"
     with pytest.raises(Unsure, match="its codec is h264"):
         encoded_clip(path, range(16), ("hevc",))
+
+
+def test_what_is_wrong_with_a_file_is_a_reason_and_no_error(
+    tmp_path: Path, texture: np.ndarray
+) -> None:
+    """Whether it can be used at all is for the worker to find out."""
+    path = tmp_path / "a.mp4"
+    path.write_text("no video")
+    assert unsure(path) == "invalid data found when processing input"
+    write_video(path, texture[:20])
+    data = bytearray(path.read_bytes())
+    at = data.index(b"mdat") + 4
+    data[at : at + 2000] = bytes(2000)
+    path.write_bytes(data)
+    assert unsure(path)
