@@ -1,6 +1,7 @@
 """What this machine can do at best, measured: copying memory and multiplying matrices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,12 @@ from benchmarks.labels import threads
 
 COPIED = 2**27  # bytes: more than the caches hold
 SIDE = {"cpu": 2048, "cuda": 8192}  # of square matrices
+DTYPES = {  # that matrices have in the number formats of a network
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Ceilings:
     copy: float  # all cores, or the GPU's memory
     to_device: float | None  # from pinned memory to the GPU; None without one
     matmul: float
-    dtype: torch.dtype  # of the product
+    precision: str  # of the product
 
     def rows(self) -> list[dict[str, Any]]:
         device = "GPU" if self.to_device else "all cores"
@@ -32,8 +39,8 @@ class Ceilings:
         ]
         if self.to_device:
             rows.append(_row("copy to the GPU", gb_per_s=self.to_device / 1e9))
-        name = str(self.dtype).removeprefix("torch.")
-        return [*rows, _row(f"matrix product, {name}, {device}", tflop_per_s=self.matmul / 1e12)]
+        product = f"matrix product, {self.precision}, {device}"
+        return [*rows, _row(product, tflop_per_s=self.matmul / 1e12)]
 
 
 def _row(what: str, **value: float) -> dict[str, Any]:
@@ -41,13 +48,13 @@ def _row(what: str, **value: float) -> dict[str, Any]:
     return {"section": "ceiling", "what": what, name: timing.digits(number)}
 
 
-def measure(device: torch.device, dtype: torch.dtype, seconds: float) -> Ceilings:
-    """`dtype` is the format that the network computes in."""
+def measure(device: torch.device, precision: str, seconds: float) -> Ceilings:
+    """`precision`, a name of `DTYPES`, is the format that the network computes in."""
     source = np.zeros(COPIED, np.uint8)
     target = np.zeros_like(source)
     with threads(1):
         core = timing.timed(lambda: np.copyto(target, source), seconds / 4).seconds
-    matrix = torch.randn(SIDE[device.type], SIDE[device.type], device=device).to(dtype)
+    matrix = torch.randn(SIDE[device.type], SIDE[device.type], device=device).to(DTYPES[precision])
     product = torch.empty_like(matrix)
     operations = 2 * len(matrix) ** 3
 
@@ -65,5 +72,16 @@ def measure(device: torch.device, dtype: torch.dtype, seconds: float) -> Ceiling
         a, b = torch.from_numpy(source), torch.from_numpy(target)
         copy = 2 * COPIED / clock(lambda: b.copy_(a), seconds / 4).seconds
         to_device = None
-    matmul = operations / clock(multiply, seconds / 2).seconds
-    return Ceilings(2 * COPIED / core, copy, to_device, matmul, dtype)
+    with _tf32(precision == "tf32"):
+        matmul = operations / clock(multiply, seconds / 2).seconds
+    return Ceilings(2 * COPIED / core, copy, to_device, matmul, precision)
+
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import train
@@ -22,7 +21,6 @@ from model.training.options import parse
 
 Row = dict[str, Any]
 CACHED = 4  # batches
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHOWN_STEPS = 8
 
 
@@ -83,7 +81,7 @@ def _measure(run: train.Run, seconds: float) -> Measured:
     kept = cycle([run.loader.next_batch() for _ in range(CACHED)])
     step(run, next(kept))
     timing.settle()  # the loader prepares batches
-    ceilings = measure(run.ranks.device, DTYPES[run.precision.name], seconds)
+    ceilings = measure(run.ranks.device, run.precision.name, seconds)
     flops = _operations(run, next(kept))
     times = timing.interleaved(
         {"real batches": lambda: real_step(run), "cached batches": lambda: step(run, next(kept))},

@@ -389,6 +389,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(
         ("--videos {empty} --device cuda:99", "cuda:99"),
         ("--videos {empty} --clip_len 4", "c3d cannot take clips of 4 frames of 112x112"),
         ("--videos {empty} --precision fp16 --device cpu", "fp16 is for GPUs"),
+        ("--videos {empty} --precision tf32 --device cpu", "--precision tf32 is for GPUs; use"),
     ],
 )
 def test_what_the_user_must_change_is_one_line_and_exit_code_2(

@@ -113,7 +113,8 @@ def _common() -> Parser:
     group.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:N]",
         help="where to compute; auto is the GPU if there is one")
     group.add_argument("--precision", choices=PRECISIONS, default="float32",
-        help="number format of the network; auto is the fastest that the device has")
+        help="number format of the network; auto is the fastest that the device has; tf32 (GPU) is "
+        "float32 with convolutions that multiply 10 bits of mantissa")
     group.add_argument("--bs", type=whole(1), default=8, metavar="CLIPS", help="batch size")
     group.add_argument("--num_workers", type=whole(0), default=2, metavar="N",
         help="decoding processes; 0 decodes in this one")

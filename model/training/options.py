@@ -138,7 +138,8 @@ def _parser(flow_choices: Sequence[str]) -> argparse.ArgumentParser:
         help="where to train; auto is the GPU if there is one")
     group.add_argument("--gpu", type=whole(0), metavar="N", help="the same as --device cuda:N")
     group.add_argument("--precision", choices=PRECISIONS, default="auto",
-        help="number format of the network; auto is the fastest that the device has")
+        help="number format of the network; auto is the fastest that the device has; tf32 (GPU) is "
+        "float32 with convolutions that multiply 10 bits of mantissa")
     group.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
     group.add_argument("--sync_bn", action="store_true",
         help="with torchrun: batch norm over the clips of all processes")

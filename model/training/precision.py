@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.grad import conv3d_weight
 
-PRECISIONS = ("auto", "float32", "bf16", "fp16")
+PRECISIONS = ("auto", "float32", "tf32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,13 @@ class Precision:
 def choose(choice: str, device: torch.device) -> Precision:
     """The precision for `choice`, one of PRECISIONS; "auto": the fastest that gives right results.
 
+    On a GPU this also tells cuDNN, for the whole process, whether float32 convolutions may round
+    what they multiply to TF32, 10 bits of mantissa instead of 23: its own default is to do so.
     Raises ValueError if the device cannot do it.
     """
     if device.type == "cpu":
         return _choose_on_cpu(choice)
+    torch.backends.cudnn.allow_tf32 = choice == "tf32"
     if choice == "auto":
         return Precision("bf16", "all GPUs since Ampere have it", device.type)
     return Precision(choice, "asked for", device.type)
@@ -49,8 +52,8 @@ def _choose_on_cpu(choice: str) -> Precision:
 
     So bf16 pays with the instructions and costs without them.
     """
-    if choice == "fp16":
-        raise ValueError("--precision fp16 is for GPUs; use bf16 or float32 on a CPU")
+    if choice in ("fp16", "tf32"):
+        raise ValueError(f"--precision {choice} is for GPUs; use bf16 or float32 on a CPU")
     if choice == "float32":
         return Precision(choice, "asked for", "cpu")
     found = [name for name in ("amx_bf16", "avx512_bf16") if torch.cpu.get_capabilities().get(name)]

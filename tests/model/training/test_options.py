@@ -98,6 +98,8 @@ def test_a_resumed_run_may_change_its_length_but_not_its_learning_rate() -> None
     saved = plain(parse(FLOW, ["--videos", "v", "--steps", "2", "--motion_flag", "1,0,0,1"]))
     flags = ["--videos", "moved", "--prefetch", "3", "--motion_flag", "1,0,0,1", "--resume"]
     check_same_run(parse(FLOW, [*flags, "--steps", "4"]), saved)
+    for precision in ("float32", "tf32", "bf16"):
+        check_same_run(parse(FLOW, [*flags, "--precision", precision]), saved)
     with pytest.raises(ValueError, match=r"--lr 0.0005, not 0.001"):
         check_same_run(parse(FLOW, [*flags, "--lr", "1e-3"]), saved)
     with pytest.raises(ValueError, match=r"--motion_flag 1,0,0,1, not 1,1,1,1"):

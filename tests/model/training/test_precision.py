@@ -32,8 +32,9 @@ def test_a_cpu_needs_instructions_and_right_results_for_bf16(
     with pytest.raises(ValueError, match="use --precision float32"):
         choose("bf16", CPU)
     assert choose("float32", CPU).reason == "asked for"
-    with pytest.raises(ValueError, match="fp16 is for GPUs"):
-        choose("fp16", CPU)
+    for of_gpus in ("fp16", "tf32"):
+        with pytest.raises(ValueError, match=f"^--precision {of_gpus} is for GPUs; use bf16 or"):
+            choose(of_gpus, CPU)
 
 
 def test_the_choice_for_this_cpu_gives_the_gradients_of_float64() -> None:
@@ -57,7 +58,46 @@ def test_the_choice_for_this_cpu_gives_the_gradients_of_float64() -> None:
     assert (actual - expected).norm() < tolerance * expected.norm()
 
 
+@pytest.fixture
+def cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN's default, during the test."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+
+
+@pytest.mark.usefixtures("cudnn")
 def test_a_gpu_takes_bf16_if_nothing_else_is_asked_for() -> None:
     device = torch.device("cuda", 0)
     assert choose("auto", device).name == "bf16"
     assert choose("fp16", device).reason == "asked for"
+
+
+@pytest.mark.usefixtures("cudnn")
+def test_float32_convolutions_are_float32_unless_tf32_is_asked_for() -> None:
+    for choice in ("float32", "tf32", "float32", "tf32", "bf16"):
+        assert choose(choice, torch.device("cuda", 0)).name == choice
+        assert torch.backends.cudnn.allow_tf32 == (choice == "tf32")
+        assert (torch.backends.cudnn.conv.fp32_precision == "tf32") == (choice == "tf32")
+    torch.backends.cudnn.allow_tf32 = True
+    choose("float32", CPU)  # not a CPU's to decide
+    assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("cudnn")
+def test_tf32_rounds_and_float32_does_not() -> None:
+    """Forward and backward of a convolution beside float64."""
+    generator = torch.Generator("cuda").manual_seed(0)
+    x = torch.randn((4, 64, 8, 28, 28), generator=generator, device="cuda")
+    weight = torch.randn((64, 64, 3, 3, 3), generator=generator, device="cuda")
+
+    def run(dtype: torch.dtype) -> list[torch.Tensor]:
+        inputs = [tensor.to(dtype).requires_grad_() for tensor in (x, weight)]
+        out = torch.nn.functional.conv3d(*inputs, padding=1)
+        return [out, *torch.autograd.grad(out.square().sum(), inputs)]
+
+    exact = run(torch.float64)
+    for choice, lowest, highest in (("float32", 0.0, 5e-5), ("tf32", 5e-5, 5e-3)):
+        choose(choice, torch.device("cuda", 0))
+        for found, right in zip(run(torch.float32), exact, strict=True):
+            error = (found.double() - right).norm() / right.norm()
+            assert lowest <= error < highest, choice
