@@ -59,7 +59,7 @@ test: venv ## run every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile  # many wait for processes of their own
 
 test-gpu: venv ## run the tests that need a GPU; they fail where there is none
-	STS_EXPECT_GPU=1 $(BIN)/python -m pytest -m gpu
+	STS_EXPECT_GPU=1 $(BIN)/python -m pytest -m 'gpu and not soak'
 
 battery: venv ## run the batteries that the tests shorten
 	$(BIN)/python -m pytest -m battery

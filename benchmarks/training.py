@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import train
