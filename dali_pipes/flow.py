@@ -22,7 +22,7 @@ NO_FLOW = "none"  # of a loader that yields frames only
 MEANING: dict[FlowName, str] = {
     "stored": "flow images as prepared; the published ones give the published labels",
     "tvl1": "TV-L1 at native resolution as published: 96 % of positions agree with it",
-    "nvof": "NVIDIA hardware flow: at most 84 % of positions agree with TV-L1; slower than it (H200)",
+    "nvof": "NVIDIA hardware flow: at most 84 % of positions agree with TV-L1, and no faster",
     "dis": "DIS on resized frames: other labels, 44 % of positions agree with TV-L1",
 }
 
