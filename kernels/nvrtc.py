@@ -12,6 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from kernels.cache import cache_folder
 from kernels.gpu import check_gpu
 
 OPTIONS = ("--std=c++17", "--fmad=false")  # no fused multiply-add: bits equal to the CPU's
@@ -84,7 +85,7 @@ def cubin_file(text: str, architecture: str) -> Path:
 
     parts = (text, architecture, OPTIONS, nvrtc.nvrtcVersion()[1:])
     name = f"{blake2b(repr(parts).encode(), digest_size=16).hexdigest()}.cubin"
-    kept = _cache_folder() / name
+    kept = cache_folder() / name
     if kept.exists():
         return kept
     cubin = compiled(text, architecture).cubin
@@ -100,10 +101,6 @@ def _written(data: bytes, path: Path) -> Path:
     part = path.with_suffix(f".{os.getpid()}")
     part.write_bytes(data)
     return part.replace(path)
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sts-dali"
 
 
 @cache

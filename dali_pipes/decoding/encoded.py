@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decoding.pictures import READ, Picture, Unsure, Window, pictures
+from dali_pipes.decoding.pictures import READ, Picture, Unsure, Window, mpeg4, pictures
 from dali_pipes.decoding.video import BadVideo, TooShort, frames_of, opened
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _unpacked(packets: "list[av.Packet]", stream: "av.VideoStream") -> "Iterator
 
     unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
     for packet in (*packets, None):
-        yield from (one for one in unpack.filter(packet) if b"\0\0\1\xb6" in bytes(one))
+        yield from (one for one in unpack.filter(packet) if mpeg4.PICTURE in bytes(one))
 
 
 def _ranks(times: Sequence[int | None]) -> list[int]:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from dali_pipes.decoding.encoded import unsure
 from dali_pipes.decoding.video import BadVideo, VideoInfo
 from dali_pipes.sources.source import Source
+from kernels.cache import cache_folder
 
 PROBE_AT_START = 1000  # unknown videos; above that, workers probe what they open
 UNKNOWN = -1
@@ -226,6 +227,5 @@ def _open(path: Path) -> sqlite3.Connection | None:
 
 
 def _in_cache_folder(path: Path) -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = blake2b(os.fsencode(os.path.abspath(path)), digest_size=16).hexdigest()
-    return folder / "sts-dali" / f"{name}.sqlite"
+    return cache_folder() / f"{name}.sqlite"

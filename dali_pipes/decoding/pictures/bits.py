@@ -65,3 +65,28 @@ def one_of_each(found: list[bytes], what: str) -> bytes:
     if len(set(found)) != 1:
         raise Unsure(f"has {len(set(found)) or 'no'} {what} in its header")
     return found[0]
+
+
+def first_slice(slices: list[bytes], flag_at: int) -> bytes:
+    """The slice that begins the one picture of a packet: its first. Raises Unsure.
+
+    `flag_at`: the byte of a unit whose highest bit says that it begins a picture.
+    """
+    firsts = [unit for unit in slices if unit[flag_at] & 0x80]
+    if len(firsts) != 1 or slices[0] is not firsts[0]:
+        raise Unsure(f"a packet holds {len(firsts)} pictures")
+    return slices[0]
+
+
+def order_near(lsb: int, last: int, wrap: int) -> int:
+    """The picture order count nearest to `last` that is `lsb` modulo `wrap`, a power of 2.
+
+    As H.264, 8.2.1.1, and HEVC, 8.3.1, have it.
+    """
+    low = last % wrap
+    order = last - low + lsb
+    if lsb < low and low - lsb >= wrap // 2:
+        return order + wrap
+    if lsb > low and lsb - low > wrap // 2:
+        return order - wrap
+    return order

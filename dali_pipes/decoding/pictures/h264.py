@@ -7,7 +7,9 @@ from dali_pipes.decoding.pictures.bits import (
     HEADER_BYTES,
     Bits,
     Unsure,
+    first_slice,
     one_of_each,
+    order_near,
     payload,
     units,
 )
@@ -33,7 +35,7 @@ def pictures(extradata: bytes, packets: Sequence[bytes]) -> tuple[list[Picture],
     stream = _stream(parameters)
     keys: list[tuple[int, int]] = []
     resets = []
-    period, high, low = 0, 0, 0  # of the last picture that others may refer to: 8.2.1.1
+    period, last = 0, 0  # last: the order of the picture before that others may refer to
     for packet in packets:
         slices = []
         for unit in units(packet, length_bytes):
@@ -44,10 +46,7 @@ def pictures(extradata: bytes, packets: Sequence[bytes]) -> tuple[list[Picture],
                 raise Unsure("changes its parameters on the way")
             if kind in (_SLICE, _IDR):
                 slices.append(unit)
-        firsts = [unit for unit in slices if unit[1] & 0x80]  # first_mb_in_slice 0
-        if len(firsts) != 1 or slices[0] is not firsts[0]:
-            raise Unsure(f"a packet holds {len(firsts)} pictures")
-        unit = slices[0]
+        unit = first_slice(slices, 1)  # first_mb_in_slice 0
         is_idr, refers = unit[0] & 31 == _IDR, bool(unit[0] >> 5 & 3)
         bits = Bits(payload(unit[1:HEADER_BYTES]))
         for _ in range(3):  # first_mb_in_slice, slice_type, pic_parameter_set_id
@@ -55,18 +54,13 @@ def pictures(extradata: bytes, packets: Sequence[bytes]) -> tuple[list[Picture],
         bits.u(stream.frame_num_bits)
         if is_idr:
             bits.ue()  # idr_pic_id
-            period, high, low = period + 1, 0, 0
+            period, last = period + 1, 0
         order = len(keys)
         if stream.order_bits:
-            lsb, wrap = bits.u(stream.order_bits), 1 << stream.order_bits
-            msb = high
-            if lsb < low and low - lsb >= wrap // 2:
-                msb = high + wrap
-            elif lsb > low and lsb - low > wrap // 2:
-                msb = high - wrap
-            order = msb + lsb + min(0, bits.se() if stream.with_bottom else 0)
+            top = order_near(bits.u(stream.order_bits), last, 1 << stream.order_bits)
+            order = top + min(0, bits.se() if stream.with_bottom else 0)
             if refers:
-                high, low = msb, lsb
+                last = top
         keys.append((period, order))
         resets.append(is_idr)
     return by_order(keys, resets), stream.window

@@ -7,7 +7,9 @@ from dali_pipes.decoding.pictures.bits import (
     HEADER_BYTES,
     Bits,
     Unsure,
+    first_slice,
     one_of_each,
+    order_near,
     payload,
     units,
 )
@@ -34,7 +36,6 @@ def pictures(extradata: bytes, packets: Sequence[bytes]) -> tuple[list[Picture],
     keys: list[tuple[int, int]] = []
     resets = []
     period, last = 0, 0  # last: the order of the picture before that counts, 8.3.1
-    wrap = 1 << stream.order_bits
     for packet in packets:
         found = []
         for unit in units(packet, length_bytes):
@@ -47,10 +48,7 @@ def pictures(extradata: bytes, packets: Sequence[bytes]) -> tuple[list[Picture],
                 raise Unsure("changes its parameters on the way")
             if kind in _PICTURES:
                 found.append(unit)
-        firsts = [unit for unit in found if unit[2] & 0x80]  # first_slice_segment_in_pic_flag
-        if len(firsts) != 1 or found[0] is not firsts[0]:
-            raise Unsure(f"a packet holds {len(firsts)} pictures")
-        unit = found[0]
+        unit = first_slice(found, 2)  # first_slice_segment_in_pic_flag
         kind, sublayer = unit[0] >> 1 & 63, unit[1] & 7
         if kind in _BLA:
             raise Unsure("was cut and joined without encoding")
@@ -63,14 +61,9 @@ def pictures(extradata: bytes, packets: Sequence[bytes]) -> tuple[list[Picture],
         if kind in _IDR:
             period += 1
         else:
-            lsb, low = bits.u(stream.order_bits), last % wrap
-            order = last - low + lsb
-            if lsb < low and low - lsb >= wrap // 2:
-                order += wrap
-            elif lsb > low and lsb - low > wrap // 2:
-                order -= wrap
-            if not keys:
-                order = lsb  # a CRA picture begins the stream
+            lsb = bits.u(stream.order_bits)
+            # A CRA picture may begin the stream.
+            order = order_near(lsb, last, 1 << stream.order_bits) if keys else lsb
         counts = kind > 15 or kind % 2 == 1  # others refer to it, in its own sublayer too
         if sublayer == 1 and counts and kind not in _RADL_AND_RASL:  # TemporalId 0
             last = order

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dali_pipes.decoding.pictures.bits import Bits, Unsure
 from dali_pipes.decoding.pictures.picture import Picture, Window, by_order
 
-_PICTURE = b"\0\0\1\xb6"  # vop_start_code
+PICTURE = b"\0\0\1\xb6"  # vop_start_code
 _I, _B, _SPRITE = 0, 2, 3  # vop_coding_type
 _MOST_EMPTY = 19  # bytes: what is longer holds a picture; the limit of mpeg4_unpack_bframes
 
@@ -15,12 +15,12 @@ def pictures(extradata: bytes, packets: Sequence[bytes]) -> tuple[list[Picture],
     window = _window(extradata + packets[0])
     kinds = []
     for packet in packets:
-        count = packet.count(_PICTURE)
+        count = packet.count(PICTURE)
         if count != 1:
             raise Unsure(f"a packet holds {count} pictures")
         if len(packet) <= _MOST_EMPTY:
             raise Unsure("has empty pictures")
-        kinds.append((packet[packet.index(_PICTURE) + 4 :] or b"\0")[0] >> 6)
+        kinds.append((packet[packet.index(PICTURE) + 4 :] or b"\0")[0] >> 6)
     if _SPRITE in kinds:
         raise Unsure("has sprites")
     return by_order(_shown(kinds), [kind == _I for kind in kinds]), window
