@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,17 @@ def real_data() -> Path:
     path = Path(folder).resolve()
     assert path.is_dir(), f"STS_TEST_DATA={folder} is not a folder"
     return path
+
+
+@pytest.fixture(autouse=True)
+def _ordinary_priority() -> Iterator[None]:
+    """SVT-AV1's encoder makes its caller a real-time thread where that is allowed (as root).
+
+    All processes started after it would be, too, and leave 5 % of the cores to anything else.
+    """
+    yield
+    if os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 @pytest.fixture(autouse=True)
