@@ -1,6 +1,7 @@
 """Pre-train a video network on spatio-temporal statistics: device, loader, model, loss, checkpoint.
 
 python train.py --videos DIR
+python train.py --reels REELS
 python train.py --rgb_prefix RGB_DIR --flow_x_prefix FLOW_X_DIR --flow_y_prefix FLOW_Y_DIR
 python train.py --videos DIR --resume
 torchrun --nproc-per-node=4 train.py --videos DIR
@@ -157,9 +158,8 @@ def make_loaders(
     common: dict[str, Any] = {name: getattr(args, name) for name in same}
     common |= {"rule": args.labels, "batch_size": args.bs}
     common |= {"device": ranks.device, "on_skip": on_skip}
-    source = open_source(
-        args.videos, args.data_list, args.rgb_prefix, args.flow_x_prefix, args.flow_y_prefix
-    )
+    prefixes = (args.rgb_prefix, args.flow_x_prefix, args.flow_y_prefix)
+    source = open_source(args.videos, args.data_list, *prefixes, args.reels)
     held_out = None
     if args.val_fraction:
         source, held = split(source, args.val_fraction, args.seed)

@@ -23,7 +23,7 @@ from dali_pipes.flow import NO_FLOW, resolve_flow
 from dali_pipes.pipelines.feed import GPU_FLOW, Feed
 from dali_pipes.pipelines.fetch import Share
 from dali_pipes.pipelines.nvdec import DECODE_THREADS
-from dali_pipes.sources import Source, VideoFiles, open_source
+from dali_pipes.sources import Reels, Source, VideoFiles, open_source
 from dali_pipes.sources.index import UNKNOWN, Index, survey
 from dali_pipes.sources.lists import NO_START
 from kernels.gpu import check_gpu
@@ -55,6 +55,7 @@ class ClipLoader:
     ends of epochs: all have the same size, but for clips of bad files, which are left out.
 
     videos: folder (recursive; a video's class is its folder), list file or Source; or
+    reels: folder that `dali_pipes.prepare reels` made; resize has to be theirs; or
     rgb_prefix: frames in the published layout, with or without flow_x_prefix, flow_y_prefix.
     data_list: `class/video start_frame class_id` a line, start frames from 1.
     batch_size: clips a process; clip_len: frames; stride: video frames a clip frame; resize:
@@ -74,6 +75,7 @@ class ClipLoader:
         self,
         videos: Path | str | Source | None = None,
         *,
+        reels: Path | str | None = None,
         data_list: Path | str | None = None,
         rgb_prefix: Path | str | None = None,
         flow_x_prefix: Path | str | None = None,
@@ -109,7 +111,11 @@ class ClipLoader:
         self.spec = ClipSpec(
             clip_len, stride, resize, size, rule, flip, clips_per_video, sampling, seed
         )
-        self.source = open_source(videos, data_list, rgb_prefix, flow_x_prefix, flow_y_prefix)
+        self.source = open_source(
+            videos, data_list, rgb_prefix, flow_x_prefix, flow_y_prefix, reels
+        )
+        if isinstance(self.source, Reels):
+            self.source.check_size(resize)
         self.device, self._device_reason = _device(device)
         self.flow, self._flow_reason = (
             resolve_flow(flow, self.device.type, self.source.has_flow)

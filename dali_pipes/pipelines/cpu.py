@@ -1,6 +1,6 @@
-"""The DALI pipeline of videos on the CPU: what the loader runs without a GPU, or if flow is DIS.
+"""The DALI pipeline of clips on the CPU: what the loader runs without a GPU, or if flow is DIS.
 
-    workers decode, resize and compute flow -> DALI crops, flips, batches, prefetches
+    workers decode, resize, compute flow, crop, flip -> DALI batches, prefetches
 
 It gives (frames, flow, report, reason), as all pipelines do; see `fetch` for the last two. Crop and
 flip are data: DALI draws nothing, so every form of the pipeline yields the same clips.
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 Device = Literal["cpu", "mixed"]  # where DALI decodes; mixed: from the CPU to a GPU
 
 
-def video_pipeline(fetch: FetchClips, batch_size: int, workers: int, prefetch: int) -> "Pipeline":
-    """Clips decoded by workers: frames uint8 [T,S,S,3] and flow uint8 [F,S,S,2] a sample.
+def clip_pipeline(fetch: FetchClips, batch_size: int, workers: int, prefetch: int) -> "Pipeline":
+    """Clips made by workers: frames uint8 [T,S,S,3] and flow uint8 [F,S,S,2] a sample.
 
     `prefetch`: batches that DALI prepares ahead.
     """
@@ -34,15 +34,10 @@ def video_pipeline(fetch: FetchClips, batch_size: int, workers: int, prefetch: i
         **worker_arguments(workers, prefetch),
     )
     with pipeline:
-        frames, flow, crop, flip, mask, report, reason = source(
+        frames, flow, _, _, _, report, reason = source(
             fetch, workers, prefetch, [(types.UINT8, "FHWC"), (types.UINT8, "FHWC")]
         )
-        pipeline.set_outputs(
-            cropped(frames, crop, flip, fetch.spec.size),
-            cropped(flow, crop, flip, fetch.spec.size) ^ mask,
-            report,
-            reason,
-        )
+        pipeline.set_outputs(frames, flow, report, reason)
     return pipeline
 
 

@@ -21,11 +21,19 @@ from dali_pipes.decoding.video import BadVideo, printable
 from dali_pipes.flow import NO_FLOW
 from dali_pipes.pipelines import cpu as cpu_pipeline
 from dali_pipes.pipelines import gpu as gpu_pipeline
-from dali_pipes.pipelines.fetch import FetchClips, FetchEncoded, FetchFrames, FetchImages, Share
+from dali_pipes.pipelines.fetch import (
+    FetchClips,
+    FetchEncoded,
+    FetchFrames,
+    FetchImages,
+    FetchReels,
+    Share,
+)
 from dali_pipes.pipelines.images import image_pipeline
 from dali_pipes.pipelines.nvdec import trusted_codecs
+from dali_pipes.pipelines.reels import reel_pipeline
 from dali_pipes.pipelines.running import LoaderStopped, Running
-from dali_pipes.sources import FrameFolders, Source, VideoFiles
+from dali_pipes.sources import FrameFolders, Reels, Source, VideoFiles
 from dali_pipes.sources.index import Survey
 from kernels.stages import Clock, nvtx_range
 
@@ -74,12 +82,19 @@ class Feed:
         """Who decodes, in words."""
         place = "GPU" if self.device.type == "cuda" else "CPU"
         if self.flow == "stored":
-            return f"JPEG images on the {place} (DALI)"
+            who = "DALI" if self._by_image else "OpenCV"
+            return f"JPEG images on the {place} ({who})"
         if not isinstance(self.source, VideoFiles):
             return "frames on the CPU"
         if self.flow in GPU_FLOW:
             return self._decoders()
         return "video on the CPU (PyAV)"
+
+    @property
+    def _by_image(self) -> bool:
+        """Whether DALI decodes images, and so a sample is one instead of a clip."""
+        on_gpu = self.device.type == "cuda"
+        return self.flow == "stored" and (on_gpu or not isinstance(self.source, Reels))
 
     @property
     def _trusted(self) -> tuple[str, ...]:
@@ -104,7 +119,8 @@ class Feed:
         pixel = 3 * self.spec.clip_len + 2 * self.spec.flow_fields
         whole, cut = math.prod(self.spec.resize) * pixel, self.spec.size**2 * pixel
         ahead = self.prefetch
-        return self.batch_size * ((2 * ahead + 1) * whole + (ahead + 1) * cut)
+        handed = cut if not self._by_image and self.flow not in GPU_FLOW else whole
+        return self.batch_size * ((2 * ahead + 1) * handed + (ahead + 1) * cut)
 
     def next(self, share: Share, clips: Sequence[Clip]) -> Received:
         """The next batch: `clips`, whose slots begin `share`. Raises LoaderStopped."""
@@ -113,7 +129,7 @@ class Feed:
             outputs = self._run(share, clips)
         waited = time.perf_counter() - began
         self._keep_until_read()
-        samples = self.spec.clip_len if self.flow == "stored" else 1  # of a clip
+        samples = self.spec.clip_len if self._by_image else 1  # of a clip
         reports = outputs[2].as_array()[::samples]
         bad: dict[int, BadVideo] = {}
         for place in range(len(clips)):
@@ -152,9 +168,7 @@ class Feed:
     def _worker_seconds(self, reports: NDArray[np.int64]) -> dict[str, float]:
         """What workers took for the stages that are theirs; DALI does not tell what it takes."""
         decode, flow = (reports[:, 2:].sum(axis=0) / 1e9).tolist()
-        by_dali = self.flow == "stored" or (
-            self.flow in GPU_FLOW and isinstance(self.source, VideoFiles)
-        )
+        by_dali = self._by_image or (self.flow in GPU_FLOW and isinstance(self.source, VideoFiles))
         seconds = {} if by_dali else {"decode": decode}
         return seconds | ({"flow": flow} if self.flow == "dis" else {})
 
@@ -176,13 +190,13 @@ class Feed:
     def _build(self, share: Share, scratch: Path) -> "Pipeline":
         arguments = (self.spec, self.known, share, scratch)
         work = (self.workers, self.prefetch)
-        if self.flow == "stored":
-            images = FetchImages(cast(FrameFolders, self.source), *arguments, self.batch_size)
+        if self._by_image:
+            source = cast(FrameFolders | Reels, self.source)
+            images = FetchImages(source, *arguments, self.batch_size)
+            build = reel_pipeline if isinstance(source, Reels) else image_pipeline
             if self.device.type == "cuda":
-                return image_pipeline(
-                    images, *work, self.decode_threads, "mixed", self.device.index
-                )
-            return image_pipeline(images, *work, max(1, self.workers))
+                return build(images, *work, self.decode_threads, "mixed", self.device.index)
+            return build(images, *work, max(1, self.workers), "cpu")
         if self.flow in GPU_FLOW:
             encoded = FetchEncoded(
                 self.source, *arguments, self._trusted, hardware_flow=self.flow == "nvof"
@@ -190,9 +204,9 @@ class Feed:
             return gpu_pipeline.video_pipeline(
                 encoded, self.batch_size, *work, self.decode_threads, self.device.index
             )
-        fetch = FetchFrames if self.flow == NO_FLOW else FetchClips
+        fetch = {NO_FLOW: FetchFrames, "stored": FetchReels}.get(self.flow, FetchClips)
         clips = fetch(self.source, *arguments)
-        return cpu_pipeline.video_pipeline(clips, self.batch_size, *work)
+        return cpu_pipeline.clip_pipeline(clips, self.batch_size, *work)
 
     def _clips(self, output: Any, good: list[int], samples: int) -> Tensor:
         """A pipeline's output as one tensor of its good clips, without a copy if all are."""

@@ -7,6 +7,7 @@ returns a placeholder of the same shapes, and the reason, by which the loader le
 import os
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
@@ -19,13 +20,11 @@ from numpy.typing import NDArray
 
 from dali_pipes.clips import Clip, ClipSpec, clip_at, clip_start
 from dali_pipes.decoding.encoded import GPU_CODECS, encoded_clip
-from dali_pipes.decoding.jpeg import read_encoded
 from dali_pipes.decoding.pictures import Unsure
 from dali_pipes.decoding.video import BadVideo, TooShort, resized
 from dali_pipes.flow import dis_flow, fitted, flow_size
 from dali_pipes.pipelines.trace import Trace
-from dali_pipes.sources import FrameFolders, Source, VideoFiles
-from dali_pipes.sources.frames import read_numbered
+from dali_pipes.sources import FrameFolders, Reels, Source, VideoFiles
 from dali_pipes.sources.index import UNKNOWN, Index, Row, Survey, probe
 from dali_pipes.sources.lists import NO_START
 
@@ -90,7 +89,7 @@ class Fetch:
             np.frombuffer(reason, np.uint8),
         )
 
-    def read(self, item: int, numbers: range) -> Arrays:
+    def read(self, clip: Clip, numbers: range) -> Arrays:
         """The arrays of a clip. Raises BadVideo."""
         raise NotImplementedError
 
@@ -107,7 +106,7 @@ class Fetch:
             numbers = range(start, start + self.spec.needs, self.spec.stride)
             self.trace.write("decode", path)
             try:
-                return start, self.read(clip.video, numbers)
+                return start, self.read(clip, numbers)
             except TooShort as error:
                 if attempt or not 0 < error.frames < frames:
                     raise
@@ -180,31 +179,74 @@ def _end_with(sentinel: int) -> None:
 
 
 class FetchClips(Fetch):
-    """Resized frames uint8 [T,h,w,3] and DIS flow, coded, uint8 [F,h,w,2]."""
+    """Frames uint8 [T,S,S,3] and DIS flow, coded, uint8 [F,S,S,2], cut and mirrored."""
 
-    def read(self, item: int, numbers: range) -> Arrays:
-        frames, native = self.source.read_clip(item, numbers, self.spec.resize)
-        self.trace.write("flow", self.source.paths[item])
+    def read(self, clip: Clip, numbers: range) -> Arrays:
+        frames, native = self.source.read_clip(clip.video, numbers, self.spec.resize)
+        self.trace.write("flow", self.source.paths[clip.video])
         flow = dis_flow(frames, native)
-        return frames[: self.spec.clip_len], flow[: self.spec.flow_fields]
+        return self._cut(frames, clip), self._cut_flow(np.moveaxis(flow, -1, 1), clip)
 
     def placeholder(self) -> Arrays:
+        size = self.spec.size
         return (
-            np.zeros((self.spec.clip_len, *self.spec.resize, 3), np.uint8),
-            np.zeros((self.spec.flow_fields, *self.spec.resize, 2), np.uint8),
+            np.zeros((self.spec.clip_len, size, size, 3), np.uint8),
+            np.zeros((self.spec.flow_fields, size, size, 2), np.uint8),
         )
+
+    def _cut(self, frames: Iterable[NDArray[np.uint8]], clip: Clip) -> NDArray[np.uint8]:
+        """The clip's part of its frames [h,w,3]."""
+        size, (top, left) = self.spec.size, clip.crop
+        cut = np.empty((self.spec.clip_len, size, size, 3), np.uint8)
+        for place, frame in zip(cut, frames, strict=False):
+            part = frame[top : top + size, left : left + size]
+            if clip.flip:
+                cv2.flip(part, 1, dst=place)
+            else:
+                place[...] = part
+        return cut
+
+    def _cut_flow(self, fields: Iterable[NDArray[np.uint8]], clip: Clip) -> NDArray[np.uint8]:
+        """The clip's part of its coded flow, of which u and v are planes: [2,h,w]."""
+        size, (top, left) = self.spec.size, clip.crop
+        cut = np.empty((self.spec.flow_fields, size, size, 2), np.uint8)
+        for place, field in zip(cut, fields, strict=False):
+            u, v = field[:, top : top + size, left : left + size]
+            if clip.flip:  # mirrored, motion to the right becomes motion to the left
+                u, v = cv2.flip(255 - u, 1), cv2.flip(v, 1)
+            cv2.merge((u, v), place)
+        return cut
 
 
 class FetchFrames(FetchClips):
-    """Resized frames only; DALI takes no empty arrays, so flow is one field of zeros."""
+    """Frames only; DALI takes no empty arrays, so flow is one field of zeros."""
 
-    def read(self, item: int, numbers: range) -> Arrays:
-        frames, _ = self.source.read_clip(item, numbers[: self.spec.clip_len], self.spec.resize)
-        return frames, np.zeros((1, *self.spec.resize, 2), np.uint8)
+    def read(self, clip: Clip, numbers: range) -> Arrays:
+        shown = numbers[: self.spec.clip_len]
+        frames, _ = self.source.read_clip(clip.video, shown, self.spec.resize)
+        return self._cut(frames, clip), self.placeholder()[1]
 
     def placeholder(self) -> Arrays:
         frames, flow = super().placeholder()
         return frames, flow[:1]
+
+
+class FetchReels(FetchClips):
+    """Frames and stored flow of reels, likewise."""
+
+    source: Reels
+
+    def read(self, clip: Clip, numbers: range) -> Arrays:
+        item, shown, fields = (
+            clip.video,
+            numbers[: self.spec.clip_len],
+            numbers[: self.spec.flow_fields],
+        )
+        frames, flow = self.source.read_encoded(item, shown, fields)
+        return (
+            self._cut(self.source.frames_of(item, frames, shown), clip),
+            self._cut_flow(self.source.fields_of(item, flow, fields), clip),
+        )
 
 
 class FetchEncoded(Fetch):
@@ -230,7 +272,8 @@ class FetchEncoded(Fetch):
         self._codecs, self.hardware_flow = codecs, hardware_flow
         self.for_gpu = isinstance(source, VideoFiles)
 
-    def read(self, item: int, numbers: range) -> Arrays:
+    def read(self, clip: Clip, numbers: range) -> Arrays:
+        item = clip.video
         if self.for_gpu and not self.known.unsure.get(item):
             try:
                 return self._encoded(self.source.paths[item], numbers)
@@ -272,18 +315,19 @@ class FetchEncoded(Fetch):
 
 
 class FetchImages(Fetch):
-    """A batch of clips at once, an image a sample: encoded RGB, u and v, uint8 [n] each.
+    """A batch of clips at once, an image a sample: encoded uint8 [n], of each kind.
 
-    Of `batch_size` clips of T frames it gives batch_size * T samples, what a clip has besides
-    images T times and as one array each: DALI takes long over many small ones. Reasons are padded
-    with zeros. Images are read once: what was examined is what DALI decodes.
+    Kinds are RGB, u and v of frame folders, RGB and u above v of reels. Of `batch_size` clips of T
+    frames it gives batch_size * T samples, what a clip has besides images T times and as one array
+    each: DALI takes long over many small ones. Reasons are padded with zeros. Images are read once:
+    what was examined is what DALI decodes.
     """
 
-    source: FrameFolders
+    source: FrameFolders | Reels
 
     def __init__(
         self,
-        source: FrameFolders,
+        source: FrameFolders | Reels,
         spec: ClipSpec,
         known: Survey,
         share: Share,
@@ -292,7 +336,15 @@ class FetchImages(Fetch):
     ) -> None:
         super().__init__(source, spec, known, share, scratch)
         self.batch_size = batch_size
-        self._blank = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1]
+        height, width = spec.resize
+        shapes = [(height, width, 3), (2 * height, width)]  # of reels, which are not resized
+        if isinstance(source, FrameFolders):
+            shapes = [(8, 8, 3), (8, 8), (8, 8)]
+        self._blank = [cv2.imencode(".jpg", np.zeros(shape, np.uint8))[1] for shape in shapes]
+
+    @property
+    def kinds(self) -> int:
+        return len(self._blank)
 
     def __call__(self, info: Any) -> Any:
         first = info.iteration * self.batch_size
@@ -300,28 +352,25 @@ class FetchImages(Fetch):
         frames = self.spec.clip_len
         images = [
             [image for clip in clips for image in clip[kind * frames : (kind + 1) * frames]]
-            for kind in range(_KINDS)
+            for kind in range(self.kinds)
         ]
-        *facts, reasons = zip(*(clip[_KINDS * frames :] for clip in clips), strict=True)
+        *facts, reasons = zip(*(clip[self.kinds * frames :] for clip in clips), strict=True)
         padded = np.array([reason.tobytes() for reason in reasons])[:, None].view(np.uint8)
         return (
             *images,
             *(np.repeat(fact, frames, axis=0) for fact in (*map(np.stack, facts), padded)),
         )
 
-    def read(self, item: int, numbers: range) -> Arrays:
-        """All images of RGB, then of u, then of v; blank ones where flow has fewer fields."""
-        frames, *flow = self.source.folders(item)
+    def read(self, clip: Clip, numbers: range) -> Arrays:
+        """All images of one kind, then of the next; blank ones where flow has fewer fields."""
         fields = numbers[: self.spec.flow_fields]
-        blank = (self._blank,) * (self.spec.clip_len - len(fields))
-        shown = numbers[: self.spec.clip_len]
-        images = [read_numbered(frames, number, read_encoded) for number in shown]
-        for folder in flow:
-            images += [*(read_numbered(folder, number, read_encoded) for number in fields), *blank]
-        return tuple(images)
+        kinds = self.source.read_encoded(clip.video, numbers[: self.spec.clip_len], fields)
+        frames = self.spec.clip_len
+        return tuple(
+            image
+            for images, blank in zip(kinds, self._blank, strict=True)
+            for image in (*images, *(blank,) * (frames - len(images)))
+        )
 
     def placeholder(self) -> Arrays:
-        return (self._blank,) * (_KINDS * self.spec.clip_len)
-
-
-_KINDS = 3  # RGB, u, v
+        return tuple(blank for blank in self._blank for _ in range(self.spec.clip_len))

@@ -34,7 +34,7 @@ def image_pipeline(
         batch_size=fetch.batch_size * fetch.spec.clip_len,
         num_threads=threads,
         device_id=device_id,
-        **worker_arguments(min(workers, 1), prefetch),
+        **worker_arguments(workers, prefetch),
     )
     with pipeline:
         pipeline.set_outputs(*_graph(fetch, workers, prefetch, device))
@@ -46,7 +46,7 @@ def _graph(fetch: FetchImages, workers: int, prefetch: int, device: Device) -> A
     from nvidia.dali import fn, types
 
     rgb, u, v, crop, flip, mask, report, reason = source(
-        fetch, min(workers, 1), prefetch, [(types.UINT8, "")] * 3, batch=True
+        fetch, workers, prefetch, [(types.UINT8, "")] * 3, batch=True
     )
     size = fetch.spec.size
     side, mirrored = np.full(2, size, np.float32), flip * np.array([0, size], np.float32)

@@ -18,6 +18,7 @@ COMMANDS = {  # by module
     "list_clips": "list",
     "frames": "frames",
     "flow": "flow",
+    "reels": "reels",
     "samples": "samples",
 }
 

@@ -5,20 +5,25 @@ OUT is what `frames` made, or any folder with rgb/[class/]video/frame000001.jpg 
 
 import argparse
 import os
-import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.decoding.jpeg import count_images, image_name, read_image
 from dali_pipes.decoding.video import BadVideo
-from dali_pipes.flow import dis_flow, fitted, tvl1_flow
+from dali_pipes.flow import fitted
+from dali_pipes.prepare.compute import (
+    ALGORITHMS,
+    PAIRS_AT_ONCE,
+    add_device_argument,
+    coded_flow,
+    flow_device,
+)
 from dali_pipes.prepare.frames import (
     add_clip_frames_argument,
     check_clip_frames,
@@ -29,7 +34,6 @@ from dali_pipes.prepare.images import QUALITY, jpeg
 from dali_pipes.prepare.list_clips import Listed
 from dali_pipes.prepare.store import claim, discard, publish, write_whole
 from dali_pipes.prepare.work import (
-    BadInput,
     Ranks,
     add_workers_argument,
     bad_input,
@@ -39,13 +43,6 @@ from dali_pipes.prepare.work import (
     worker_count,
 )
 from dali_pipes.sources import FrameFolders
-from kernels.flow.code import encode
-from kernels.gpu import check_gpu
-
-# What an interruption can cost each worker; with TV-L1 on a CPU 16 pairs take some 2 s.
-PAIRS_AT_ONCE = {"cpu": 16, "cuda": 64}
-
-_one_at_a_time = threading.Lock()  # on the GPU: threads read and write images meanwhile
 
 
 @dataclass(frozen=True)
@@ -80,13 +77,10 @@ class _Chunk:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder with rgb/ in it")
     parser.add_argument(
-        "--algorithm", choices=("tvl1", "dis"), default="tvl1",
+        "--algorithm", choices=ALGORITHMS, default="tvl1",
         help="tvl1, as published; dis is 10 times faster on a CPU and gives other labels",
     )  # fmt: skip
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto",
-        help="for tvl1: the CPU or the GPU; auto takes a GPU if there is one",
-    )  # fmt: skip
+    add_device_argument(parser)
     add_clip_frames_argument(parser)
     add_workers_argument(parser)
 
@@ -100,7 +94,7 @@ def main(args: argparse.Namespace) -> int:
         source = FrameFolders.found(rgb)
     names = [os.path.relpath(path, rgb) for path in source.paths]
     check_names(names, source.paths)
-    device, what = _device(args.algorithm, args.device)
+    device, what = flow_device(args.algorithm, args.device)
     settings = {
         "algorithm": args.algorithm,
         "computed_by": "CUDA" if device == "cuda" else "CPU",
@@ -131,28 +125,6 @@ def main(args: argparse.Namespace) -> int:
         status = summary(f"{flow}: flow of {len(everything)} videos", failures)
         status = max(status, write_train_list(args.out, everything))
     return place.end(status)
-
-
-def _device(algorithm: str, asked: str) -> tuple[str, str]:
-    """("cpu" or "cuda", what that means). Raises BadInput if it is not there or too old."""
-    if algorithm == "dis":
-        if asked == "cuda":
-            raise BadInput("dis is computed on the CPU; leave out --device, or choose tvl1")
-        meaning = "other labels than published: 45 % of positions agree with TV-L1"
-        return "cpu", f"DIS on the CPU, {meaning}"
-    if asked != "cpu":
-        import torch  # here: worker processes and DIS do without
-
-        if torch.cuda.is_available():
-            try:
-                check_gpu(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
-            except ValueError as error:
-                raise BadInput(str(error)) from error
-            return "cuda", "TV-L1 on the GPU"
-        if asked == "cuda":
-            raise BadInput("--device cuda, but torch finds no GPU; see `nvidia-smi`")
-    reason = "asked for" if asked == "cpu" else "no GPU found"
-    return "cpu", f"TV-L1 on the CPU ({reason}), some 0.1 s for a pair of frames on each core"
 
 
 def _compute(
@@ -218,7 +190,7 @@ def _write_flow(chunk: _Chunk, algorithm: str, device: str) -> None:
     images = [fitted(_frame(chunk.video.rgb, number)) for number in numbers]
     if len({image.shape for image in images}) > 1:
         raise BadVideo(chunk.video.rgb, "flow", "its frame size changes")
-    coded = _flow(np.stack(images), algorithm, device)
+    coded = coded_flow(np.stack(images), algorithm, device)
     for pair, field in zip(chunk.pairs, coded, strict=True):
         for part, component in zip(chunk.video.parts, np.moveaxis(field, -1, 0), strict=True):
             write_whole(part / image_name(pair), jpeg(component))
@@ -230,21 +202,3 @@ def _frame(folder: str, number: int) -> NDArray[np.uint8]:
         return read_image(os.path.join(folder, name))
     except ValueError as error:
         raise BadVideo(folder, "flow", f"{name} {error}") from error
-
-
-def _flow(frames: NDArray[np.uint8], algorithm: str, device: str) -> NDArray[np.uint8]:
-    """uint8 RGB [T,H,W,3] -> uint8 coded flow [T-1,H,W,2]."""
-    if algorithm == "dis":
-        return dis_flow(frames, (frames.shape[1], frames.shape[2]))
-    return encode(_tvl1_on_gpu(frames) if device == "cuda" else tvl1_flow(frames))
-
-
-def _tvl1_on_gpu(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    import torch
-
-    from kernels.flow import cuda as cuda_flow
-
-    gpu = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    with _one_at_a_time, torch.cuda.device(gpu):
-        flow = cuda_flow.tvl1_flow(torch.from_numpy(frames)[None].to(gpu))
-        return cast(NDArray[np.float32], flow[0].cpu().numpy())

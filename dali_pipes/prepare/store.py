@@ -42,10 +42,13 @@ def discard(folder: Path) -> None:
     shutil.rmtree(gone)
 
 
-def claim(record: Path, made: Path, settings: dict[str, Any]) -> None:
+def claim(
+    record: Path, made: Path, settings: dict[str, Any], notes: dict[str, Any] | None = None
+) -> None:
     """Write down how the folder `made` is made, or check that it is continued in the same way.
 
-    Raises BadInput if `made` was begun with other settings, or by something else.
+    `notes` are written down with the settings, but need not be the same later. Raises BadInput if
+    `made` was begun with other settings, or by something else.
     """
     try:
         before = json.loads(record.read_text())
@@ -56,7 +59,7 @@ def claim(record: Path, made: Path, settings: dict[str, Any]) -> None:
                 "move it away, or choose another folder"
             ) from None
         record.parent.mkdir(parents=True, exist_ok=True)
-        write_text(record, json.dumps(settings, indent=2) + "\n")
+        write_text(record, json.dumps({**settings, **(notes or {})}, indent=2) + "\n")
         return
     except ValueError as error:
         raise BadInput(f"{record} is damaged ({error}); remove it and {made}") from error

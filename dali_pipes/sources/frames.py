@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decoding.jpeg import count_images, image_name, read_image
+from dali_pipes.decoding.jpeg import count_images, image_name, read_encoded, read_image
 from dali_pipes.decoding.video import BadVideo, VideoInfo, resized, words
 from dali_pipes.sources.folders import by_folder, classes, existing_folder, walk
 from dali_pipes.sources.lists import NO_START, inside, read_list
@@ -133,6 +133,16 @@ class FrameFolders(Items):
         elif any(image.shape[:2] != native for image in images):
             raise BadVideo(self.paths[item], "decode", "its frame size changes within the clip")
         return np.stack(images), native
+
+    def read_encoded(
+        self, item: int, numbers: Sequence[int], fields: Sequence[int]
+    ) -> tuple[list[NDArray[np.uint8]], ...]:
+        """The images, encoded, of frames, and of u and v if there is flow. Raises BadVideo."""
+        wanted = (numbers, *(fields for _ in self.flow or ()))
+        return tuple(
+            [read_numbered(folder, number, read_encoded) for number in some]
+            for folder, some in zip(self.folders(item), wanted, strict=True)
+        )
 
 
 def read_numbered(

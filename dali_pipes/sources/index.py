@@ -164,7 +164,10 @@ def survey(source: Source, index: Index, progress: bool = True, for_gpu: bool = 
         if stamps.get(row.path) == row.stamp and row.serves(for_gpu):
             known.learn(first[row.path], row)
             del stamps[row.path]
-    if len(stamps) <= PROBE_AT_START:
+    if source.index_path is None:  # nothing to keep: probing costs nothing
+        for path, stamp in stamps.items():
+            known.learn(first[path], probe(source, first[path], stamp, for_gpu))
+    elif len(stamps) <= PROBE_AT_START:
         new = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             probed = pool.map(

@@ -1,8 +1,9 @@
-"""From what a user gives to a source: a folder of videos, a list, or folders of frames."""
+"""From what a user gives to a source: videos, reels, a list, or folders of frames."""
 
 from pathlib import Path
 
 from dali_pipes.sources.frames import FrameFolders
+from dali_pipes.sources.reels import Reels, are_reels
 from dali_pipes.sources.source import Source
 from dali_pipes.sources.videos import VideoFiles, is_video_name
 
@@ -13,11 +14,18 @@ def open_source(
     rgb_prefix: Path | str | None = None,
     flow_x_prefix: Path | str | None = None,
     flow_y_prefix: Path | str | None = None,
+    reels: Path | str | None = None,
 ) -> Source:
-    """A source from what a user gives: a folder of videos, a list, or frame folders.
+    """A source from what a user gives: a folder of videos or of reels, a list, or frame folders.
 
     Raises ValueError that says what is missing.
     """
+    if reels is None and isinstance(videos, str | Path) and are_reels(videos):
+        videos, reels = None, videos
+    if reels is not None:
+        if not (videos is None and rgb_prefix is flow_x_prefix is flow_y_prefix is None):
+            raise ValueError("give reels alone, or with data_list: they hold frames and flow")
+        return Reels.found(reels) if data_list is None else Reels.listed(data_list, reels)
     if rgb_prefix is not None:
         if videos is not None:
             raise ValueError("give videos or rgb_prefix, not both")
@@ -27,7 +35,9 @@ def open_source(
     if flow_x_prefix is not None or flow_y_prefix is not None:
         raise ValueError("flow_x_prefix and flow_y_prefix need rgb_prefix, the folder of frames")
     if videos is None and data_list is None:
-        raise ValueError("give videos (a folder or a list) or rgb_prefix (a folder of frames)")
+        raise ValueError(
+            "give videos (a folder or a list), reels (a folder) or rgb_prefix (a folder of frames)"
+        )
     if videos is not None and not isinstance(videos, str | Path):
         return videos
     if videos is None or (data_list is None and Path(videos).is_file()):

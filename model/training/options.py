@@ -31,9 +31,9 @@ def parse(flow_choices: Sequence[str], argv: Sequence[str] | None = None) -> arg
         if getattr(args, name) is not None:
             print(f"--{name} is ignored: {why}")
         delattr(args, name)
-    if args.videos is None and args.rgb_prefix is None and args.data_list is None:
+    if args.videos is args.reels is args.rgb_prefix is args.data_list is None:
         parser.error(
-            "nothing to train on: pass --videos DIR, or --rgb_prefix RGB_DIR "
+            "nothing to train on: pass --videos DIR, --reels REELS, or --rgb_prefix RGB_DIR "
             "--flow_x_prefix FLOW_X_DIR --flow_y_prefix FLOW_Y_DIR"
         )
     if args.gpu is not None:
@@ -58,9 +58,11 @@ def _parser(flow_choices: Sequence[str]) -> argparse.ArgumentParser:
     )
 
     # fmt: off
-    group = parser.add_argument_group("data (--videos, or the three prefixes)")
+    group = parser.add_argument_group("data (--videos, --reels, or the three prefixes)")
     group.add_argument("--videos", type=Path, metavar="DIR",
         help="folder of videos, searched with its subfolders; a video's class is its folder")
+    group.add_argument("--reels", type=Path, metavar="DIR",
+        help="folder of `python -m dali_pipes.prepare reels`: frames and flow at training size")
     group.add_argument("--rgb_prefix", type=Path, metavar="DIR",
         help="folder of frame folders: [class/]video/frame000001.jpg")
     group.add_argument("--flow_x_prefix", type=Path, metavar="DIR",
@@ -177,9 +179,16 @@ def _flags(text: str) -> tuple[int, ...]:
 # Flags that a resumed run may change; all others decide what is computed. That the data are the
 # same is the loader's to check: they may have moved.
 _FREE = {
-    *("videos", "data_list", "rgb_prefix", "flow_x_prefix", "flow_y_prefix", "on_bad_file"),
+    *(
+        "videos",
+        "reels",
+        "data_list",
+        "rgb_prefix",
+        "flow_x_prefix",
+        "flow_y_prefix",
+        "on_bad_file",
+    ),
     *("bs", "epoch_num", "steps", "device", "precision", "compile", "sync_bn"),
-    *("num_workers", "prefetch", "decode_threads"),
     *("model_save_dir", "log_dir", "max_save_num", "save_minutes", "resume"),
 }
 

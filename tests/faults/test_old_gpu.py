@@ -7,7 +7,7 @@ import torch
 
 import train
 from dali_pipes import ClipLoader
-from dali_pipes.prepare import flow as prepare_flow
+from dali_pipes.prepare import compute
 from dali_pipes.prepare.work import BadInput
 from dali_pipes.sources import Synthetic
 from kernels import nvrtc
@@ -69,5 +69,5 @@ def test_commands_end_with_that_line(
         assert error.startswith("train.py: Tesla T4 has compute capability 7.5")
         assert error.count("\n") == 1
     with pytest.raises(BadInput, match=TOO_OLD):
-        prepare_flow._device("tvl1", "auto")
-    assert prepare_flow._device("tvl1", "cpu")[0] == "cpu"
+        compute.flow_device("tvl1", "auto")
+    assert compute.flow_device("tvl1", "cpu")[0] == "cpu"

@@ -129,7 +129,7 @@ def test_a_gpu_is_used_where_there_is_one(  # type: ignore[no-untyped-def]
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA A100")
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (8, 0))
     still = np.zeros((19, 48, 64, 2), np.float32)
-    monkeypatch.setattr("dali_pipes.prepare.flow._tvl1_on_gpu", lambda frames: still + 20)
+    monkeypatch.setattr("dali_pipes.prepare.compute._tvl1_on_gpu", lambda frames: still + 20)
     status, text = prepare("flow", out)
     assert status == 0
     assert "TV-L1 on the GPU" in text

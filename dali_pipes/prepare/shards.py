@@ -1,0 +1,240 @@
+"""Writing reels: videos appended to tar shards, whole or not at all, and their index.
+
+    REELS/reels-0000-00000.tar      videos, one after the other: NAME.json, NAME.reel
+    REELS/.reels-0000-00001.tar.part    a shard that grows; each rank has its own
+    REELS/.done-HEX.jsonl           a line for every video that is whole and on the disk
+    REELS/index.npz                 made of those lines once all videos have been tried
+
+A line is written after its video has reached the disk. Whatever ends a run, what the lines say is
+there; the rest of a growing shard is cut off by the next run.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tarfile
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Self
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_pipes.decoding.reel import STEP, Header
+from dali_pipes.prepare.work import BadInput
+from dali_pipes.sources import reel_index
+from dali_pipes.sources.reel_index import INDEX_FILE, Columns
+
+SHARD_BYTES = 2**30  # a shard is closed as soon as it has so many
+
+_END = bytes(2 * tarfile.BLOCKSIZE)  # of an archive
+_DONE = ".done-*.jsonl"
+_GROWING = ".reels-*.tar.part"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A video that is whole in a shard."""
+
+    name: str  # class/video
+    shard: str
+    size: tuple[int, int]  # (height, width) of the video itself, px
+    steps: NDArray[np.void]  # [frames + 1], its rows of the index
+
+    @property
+    def frames(self) -> int:
+        return len(self.steps) - 1
+
+    @property
+    def end(self) -> int:
+        """Where the next member of the shard begins."""
+        return _padded(int(self.steps["offset"][-1]))
+
+    def to_line(self) -> str:
+        steps = b64encode(self.steps.tobytes()).decode()
+        return json.dumps([self.name, self.shard, self.size, steps]) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str) -> Self:
+        """Raises ValueError if the line was not written whole."""
+        name, shard, (height, width), steps = json.loads(line)
+        return cls(name, shard, (height, width), np.frombuffer(b64decode(steps), STEP))
+
+
+class ShardWriter:
+    """Appends videos to the shards of one process. A context: leaving it ends the last shard."""
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self._folder, self._rank = folder, rank
+        self._file: BinaryIO | None = None
+        self._name, self._end = "", 0  # of the growing shard, and of the videos whole in it
+        self._journal = folder / f".done-{uuid4().hex}.jsonl"
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            self._finish(self._file)
+
+    def add(self, header: Header, pictures: Path) -> None:
+        """Append a video and note it; `pictures` is a file with its steps. Raises OSError."""
+        file = self._file or self._begin()
+        key, text = member_name(header.name), header.to_json().encode()
+        file.seek(self._end)
+        _write_member(file, f"{key}.json", len(text), BytesIO(text))
+        with open(pictures, "rb") as source:
+            size = os.fstat(source.fileno()).st_size
+            begins = _write_member(file, f"{key}.reel", size, source)
+        _to_disk(file)
+        made = Made(header.name, self._name, (header.height, header.width), header.table(begins))
+        with open(self._journal, "a") as journal:
+            journal.write(made.to_line())
+            _to_disk(journal)
+        self._end = made.end
+        if self._end >= SHARD_BYTES:
+            self._finish(file)
+
+    def _begin(self) -> BinaryIO:
+        rank = f"reels-{self._rank:04d}-"
+        taken = [path.name for path in self._folder.glob(f"*{rank}*")]
+        numbers = [int(name.partition(rank)[2][:5]) for name in taken]
+        self._name, self._end = f"{rank}{max(numbers, default=-1) + 1:05d}.tar", 0
+        self._file = open(self._folder / f".{self._name}.part", "wb")  # noqa: SIM115
+        return self._file
+
+    def _finish(self, file: BinaryIO) -> None:
+        self._file = None
+        with suppress(OSError):  # the disk is full: what could not be written is cut off now
+            file.close()
+        _close(Path(file.name), self._end)
+
+
+def member_name(name: str) -> str:
+    """What a video is called in a shard, without suffix: readers of tar shards of samples take
+    what follows the first dot of a file name for the kind of the file."""
+    folder, base = os.path.split(name)
+    return os.path.join(folder, base.replace(".", "_"))
+
+
+def read_done(folder: Path) -> dict[str, Made]:
+    """The videos that are whole, by name: of the index, and of what runs since noted."""
+    done = {made.name: made for made in [*_of_index(folder), *_noted(folder)]}
+    shards = {path.name: path for path in folder.glob("reels-*.tar")}
+    shards |= {_final_name(path): path for path in folder.glob(_GROWING)}
+    length = {name: path.stat().st_size for name, path in shards.items()}
+    return {name: made for name, made in done.items() if made.end <= length.get(made.shard, 0)}
+
+
+def recover(folder: Path, done: dict[str, Made]) -> None:
+    """Close the shards that a killed run left growing, after the last whole video."""
+    ends: dict[str, int] = {}
+    for made in done.values():
+        ends[made.shard] = max(ends.get(made.shard, 0), made.end)
+    for path in folder.glob(_GROWING):
+        _close(path, ends.get(_final_name(path), 0))
+
+
+def finish(folder: Path, done: dict[str, Made]) -> None:
+    """Write the index of what is done, and remove the lines it was made of."""
+    videos = [done[name] for name in sorted(done)]
+    shards = sorted({made.shard for made in videos})
+    place = {shard: number for number, shard in enumerate(shards)}
+    columns = Columns(
+        [made.name for made in videos],
+        shards,
+        np.array([place[made.shard] for made in videos], np.int32),
+        np.array([made.frames for made in videos], np.int32),
+        np.array([made.size for made in videos], np.int32).reshape(-1, 2),
+    )
+    part = folder / f".{uuid4().hex}.part.npz"  # NumPy insists on the suffix
+    try:
+        reel_index.write(part, columns, [made.steps for made in videos])
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        part.replace(folder / INDEX_FILE)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    for journal in folder.glob(_DONE):
+        journal.unlink()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other commands out of the folder. Raises BadInput if one works there."""
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(
+                f"{folder}: another `prepare reels` works there; wait for it, or stop it"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+def _of_index(folder: Path) -> Iterator[Made]:
+    """The videos of an index that an earlier run wrote; none if there is none that can be read."""
+    file = folder / INDEX_FILE
+    try:
+        columns = reel_index.read(file)
+        table = reel_index.steps(str(file), reel_index.stamp(file))
+    except (OSError, ValueError):
+        return  # its shards are kept, but their videos are made again
+    for row, first in enumerate(columns.first.tolist()):
+        height, width = columns.sizes[row].tolist()
+        steps = table[first : first + int(columns.frames[row]) + 1]
+        yield Made(columns.names[row], columns.shards[columns.shard[row]], (height, width), steps)
+
+
+def _noted(folder: Path) -> Iterator[Made]:
+    for journal in sorted(folder.glob(_DONE)):
+        for line in journal.read_text().splitlines():
+            with suppress(ValueError):  # the process died while it wrote this line
+                yield Made.from_line(line)
+
+
+def _write_member(file: BinaryIO, name: str, size: int, data: BinaryIO) -> int:
+    """Append a member of a tar archive; returns where its data begin."""
+    info = tarfile.TarInfo(name)
+    info.size = size
+    file.write(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
+    begins = file.tell()
+    shutil.copyfileobj(data, file, 2**20)
+    file.write(bytes(_padded(size) - size))
+    return begins
+
+
+def _padded(size: int) -> int:
+    """Bytes that the data of a member take: whole blocks."""
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _close(part: Path, end: int) -> None:
+    """End a growing shard after its first `end` bytes and give it its name; remove it if empty."""
+    if not end:
+        part.unlink()
+        return
+    with open(part, "r+b") as file:
+        file.truncate(end)
+        file.seek(end)
+        file.write(_END)
+        _to_disk(file)
+    part.rename(part.with_name(_final_name(part)))
+
+
+def _final_name(part: Path) -> str:
+    return part.name.removeprefix(".").removesuffix(".part")
+
+
+def _to_disk(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,267 @@
+"""Reels: a data set prepared once at training size, made by `dali_pipes.prepare reels`."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_pipes.decoding.reel import DamagedStep, decoded_field, decoded_frame, split_steps
+from dali_pipes.decoding.video import BadVideo, VideoInfo, words
+from dali_pipes.sources import reel_index
+from dali_pipes.sources.folders import by_folder, classes, existing_folder
+from dali_pipes.sources.lists import NO_START, inside, read_list
+from dali_pipes.sources.reel_index import INDEX_FILE, Columns, Stamp
+from dali_pipes.sources.source import Items
+
+MANIFEST = "reels.json"
+FORMAT = 1
+
+Images = list[NDArray[np.uint8]]  # encoded, uint8 [n] each
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """How the reels of a folder were made."""
+
+    resize: tuple[int, int]  # (height, width) of frames and fields, px
+    flow: str  # tvl1 | dis | stored: from flow images
+    jpeg_quality: int
+
+    @classmethod
+    def read(cls, folder: Path | str) -> Self:
+        """Raises ValueError that says what is wrong."""
+        file = Path(folder, MANIFEST)
+        try:
+            made: dict[str, Any] = json.loads(file.read_bytes())
+            if made["format"] != FORMAT:
+                raise ValueError(f"has format {made['format']}, this version reads {FORMAT}")
+            height, width = made["resize"]
+            return cls((int(height), int(width)), str(made["flow"]), int(made["jpeg_quality"]))
+        except FileNotFoundError:
+            raise ValueError(f"{folder}: no reels (there is no {MANIFEST} in it)") from None
+        except OSError as error:
+            raise ValueError(f"{file}: {words(error)}") from error
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{file}: is damaged ({error!r})") from error
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+
+
+def are_reels(folder: Path | str) -> bool:
+    """Whether `dali_pipes.prepare reels` made, or began, this folder."""
+    return Path(folder, MANIFEST).is_file()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reels(Items):
+    """Videos of a folder of reels, made by `found` or `listed`. Paths are FOLDER/class/video."""
+
+    folder: str
+    manifest: Manifest
+    index_stamp: Stamp
+    shards: list[str]
+    shard: NDArray[np.int32]  # [items], position in `shards`
+    first: NDArray[np.int64]  # [items], row of its first step
+    frames: NDArray[np.int32]  # [items]
+    sizes: NDArray[np.int32]  # [items,2], (height, width) of the videos themselves
+    has_flow = True
+
+    @classmethod
+    def found(cls, folder: Path | str) -> Self:
+        """All videos of a folder of reels, by name; a video's class is its folder."""
+        root = existing_folder(folder, "reels")
+        manifest, index_stamp, columns = _opened(root)
+        count = len(columns.names)
+        return cls._of(
+            root, manifest, index_stamp, columns, np.arange(count), str(root),
+            starts=np.full(count, NO_START, np.int64),
+            **by_folder([os.path.dirname(name) for name in columns.names], root),
+        )  # fmt: skip
+
+    @classmethod
+    def listed(cls, data_list: Path | str, folder: Path | str) -> Self:
+        """The clips of a list. Entries may lack the suffix, as the published lists do."""
+        entries = read_list(data_list)
+        root = existing_folder(folder, "reels")
+        manifest, index_stamp, columns = _opened(root)
+        rows = {os.path.splitext(name)[0]: row for row, name in enumerate(columns.names)}
+        rows |= {name: row for row, name in enumerate(columns.names)}
+        names = [inside(root, entry, data_list) for entry in entries]
+        found = [rows.get(name, rows.get(os.path.splitext(name)[0], _ABSENT)) for name in names]
+        source = cls._of(
+            root, manifest, index_stamp, columns, np.array(found), f"{data_list} in {root}",
+            starts=np.array([entry.start for entry in entries], np.int64),
+            **classes(entries, root),
+        )  # fmt: skip
+        absent = {item: name for item, name in enumerate(names) if found[item] == _ABSENT}
+        paths = [os.path.join(root, absent[i]) if i in absent else path
+                 for i, path in enumerate(source.paths)]  # fmt: skip
+        return replace(source, paths=paths)
+
+    @classmethod
+    def _of(
+        cls, root: Path, manifest: Manifest, index_stamp: Stamp, columns: Columns,
+        rows: NDArray[np.int64], name: str, **items: Any,
+    ) -> Self:  # fmt: skip
+        height, width = manifest.resize
+        return cls(
+            name=f"{name} (reels {height}x{width}, flow {manifest.flow})",
+            paths=[os.path.join(root, columns.names[row]) for row in rows.tolist()],
+            folder=str(root),
+            manifest=manifest,
+            index_stamp=index_stamp,
+            shards=columns.shards,
+            shard=columns.shard[rows],
+            first=columns.first[rows],
+            frames=np.where(rows == _ABSENT, 0, columns.frames[rows]),
+            sizes=columns.sizes[rows],
+            **items,
+        )
+
+    def subset(self, items: Sequence[int]) -> Self:
+        rows = np.asarray(items, np.int64)
+        columns = {name: getattr(self, name)[rows] for name in _COLUMNS}
+        return replace(super().subset(items), **columns)
+
+    def shard_path(self, item: int) -> str:
+        return os.path.join(self.folder, self.shards[self.shard[item]])
+
+    def stamp(self, item: int) -> tuple[int, int]:
+        if not self.frames[item]:
+            reason = f"is not in the reels of {self.folder}; prepare it too, or mend the list"
+            raise BadVideo(self.paths[item], "open", reason)
+        status = _shard_status(self.shard_path(item), self.index_stamp)
+        if isinstance(status, str):
+            raise BadVideo(self.paths[item], "open", self._advised(item, status))
+        return status
+
+    def probe(self, item: int) -> VideoInfo:
+        height, width = self.sizes[item].tolist()
+        return VideoInfo(int(self.frames[item]), height, width, "jpeg")
+
+    def read_clip(
+        self, item: int, numbers: Sequence[int], resize: tuple[int, int] | None
+    ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        """Frames at the size they are stored in; `resize` can only be that."""
+        self.check_size(resize)
+        images, _ = self.read_encoded(item, numbers)
+        height, width = self.sizes[item].tolist()
+        return np.stack(list(self.frames_of(item, images, numbers))), (height, width)
+
+    def check_size(self, resize: tuple[int, int] | None) -> None:
+        """Raises ValueError if frames of another size are wanted."""
+        height, width = self.manifest.resize
+        if resize not in (None, (height, width)):
+            raise ValueError(
+                f"{self.folder}: its frames are {height}x{width}, not {resize[0]}x{resize[1]}; "
+                f"pass --resize {height}x{width}, or prepare reels of the other size"
+            )
+
+    def read_encoded(
+        self, item: int, numbers: Sequence[int], fields: Sequence[int] = ()
+    ) -> tuple[Images, Images]:
+        """The images of frames and of flow fields by number, in one read. Raises BadVideo."""
+        begin, end = numbers[0], max([*numbers[-1:], *fields[-1:]]) + 1
+        path = self.shard_path(item)
+        try:
+            table = reel_index.steps(os.path.join(self.folder, INDEX_FILE), self.index_stamp)
+            row = int(self.first[item])
+            steps = table[row + begin : row + end + 1]
+            offset, size = int(steps["offset"][0]), int(steps["offset"][-1] - steps["offset"][0])
+            data = memoryview(_read(path, offset, size))
+            wanted = sorted({*numbers, *fields})
+            pictures = dict(
+                zip(wanted, split_steps(data, steps, [n - begin for n in wanted]), strict=True)
+            )
+        except DamagedStep as damaged:
+            reason = f"frame {begin + damaged.args[0]} is damaged in {os.path.basename(path)}"
+            raise BadVideo(self.paths[item], "decode", self._advised(item, reason)) from None
+        except ValueError as error:
+            raise BadVideo(self.paths[item], "open", str(error)) from error
+        except OSError as error:
+            reason = f"{os.path.basename(path)}: {words(error)}"
+            raise BadVideo(self.paths[item], "open", self._advised(item, reason)) from error
+        return [pictures[n][0] for n in numbers], [pictures[n][1] for n in fields]
+
+    def frames_of(
+        self, item: int, images: Images, numbers: Sequence[int]
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Frames uint8 [h,w,3], one after the other. Raises BadVideo."""
+        shape = (*self.manifest.resize, 3)
+        return self._checked(item, map(decoded_frame, images), numbers, shape)
+
+    def fields_of(
+        self, item: int, images: Images, numbers: Sequence[int]
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Coded flow uint8 [2,h,w], (u, v), field by field. Raises BadVideo."""
+        shape = (2, *self.manifest.resize)
+        return self._checked(item, map(decoded_field, images), numbers, shape)
+
+    def _checked(
+        self,
+        item: int,
+        images: Iterable[NDArray[np.uint8] | None],
+        numbers: Sequence[int],
+        shape: tuple[int, ...],
+    ) -> Iterator[NDArray[np.uint8]]:
+        for number, image in zip(numbers, images, strict=True):
+            if image is None or image.shape != shape:
+                reason = self._advised(item, f"frame {number} cannot be decoded")
+                raise BadVideo(self.paths[item], "decode", reason)
+            yield image
+
+    def _advised(self, item: int, reason: str) -> str:
+        shard = self.shards[self.shard[item]]
+        return f"{reason}; copy the shard again, or remove {shard} and prepare reels again"
+
+
+_ABSENT = -1
+_COLUMNS = ("shard", "first", "frames", "sizes")
+
+
+def _opened(root: Path) -> tuple[Manifest, Stamp, Columns]:
+    """Raises ValueError that says what is wrong."""
+    manifest = Manifest.read(root)
+    file = root / INDEX_FILE
+    try:
+        index_stamp = reel_index.stamp(file)
+        columns = reel_index.read(file)
+    except FileNotFoundError:
+        raise ValueError(
+            f"{root}: its reels are not finished; give the same `prepare reels` command again"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"{file}: {words(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"{error}; the same `prepare reels` command makes it anew") from error
+    if not columns.names:
+        raise ValueError(f"{root}: its reels hold no video")
+    return manifest, index_stamp, columns
+
+
+@lru_cache(maxsize=100_000)
+def _shard_status(path: str, index_stamp: Stamp) -> tuple[int, int] | str:
+    """(size, time of change) of a shard, or what is wrong; looked at once for each index."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return f"{os.path.basename(path)}: {words(error)}"
+    return status.st_size, status.st_mtime_ns
+
+
+def _read(path: str, offset: int, size: int) -> bytes:
+    """Raises OSError. Fewer bytes where the file is shorter."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        data = os.pread(file, size, offset)
+        while len(data) < size and (more := os.pread(file, size - len(data), offset + len(data))):
+            data += more
+        return data
+    finally:
+        os.close(file)
