@@ -185,7 +185,8 @@ class FetchClips(Fetch):
         frames, native = self.source.read_clip(clip.video, numbers, self.spec.resize)
         self.trace.write("flow", self.source.paths[clip.video])
         flow = dis_flow(frames, native)
-        return self._cut(frames, clip), self._cut_flow(np.moveaxis(flow, -1, 1), clip)
+        planes = np.moveaxis(flow, -1, 1)
+        return cut_frames(frames, clip, self.spec), cut_flow(planes, clip, self.spec)
 
     def placeholder(self) -> Arrays:
         size = self.spec.size
@@ -194,29 +195,6 @@ class FetchClips(Fetch):
             np.zeros((self.spec.flow_fields, size, size, 2), np.uint8),
         )
 
-    def _cut(self, frames: Iterable[NDArray[np.uint8]], clip: Clip) -> NDArray[np.uint8]:
-        """The clip's part of its frames [h,w,3]."""
-        size, (top, left) = self.spec.size, clip.crop
-        cut = np.empty((self.spec.clip_len, size, size, 3), np.uint8)
-        for place, frame in zip(cut, frames, strict=False):
-            part = frame[top : top + size, left : left + size]
-            if clip.flip:
-                cv2.flip(part, 1, dst=place)
-            else:
-                place[...] = part
-        return cut
-
-    def _cut_flow(self, fields: Iterable[NDArray[np.uint8]], clip: Clip) -> NDArray[np.uint8]:
-        """The clip's part of its coded flow, of which u and v are planes: [2,h,w]."""
-        size, (top, left) = self.spec.size, clip.crop
-        cut = np.empty((self.spec.flow_fields, size, size, 2), np.uint8)
-        for place, field in zip(cut, fields, strict=False):
-            u, v = field[:, top : top + size, left : left + size]
-            if clip.flip:  # mirrored, motion to the right becomes motion to the left
-                u, v = cv2.flip(255 - u, 1), cv2.flip(v, 1)
-            cv2.merge((u, v), place)
-        return cut
-
 
 class FetchFrames(FetchClips):
     """Frames only; DALI takes no empty arrays, so flow is one field of zeros."""
@@ -224,7 +202,7 @@ class FetchFrames(FetchClips):
     def read(self, clip: Clip, numbers: range) -> Arrays:
         shown = numbers[: self.spec.clip_len]
         frames, _ = self.source.read_clip(clip.video, shown, self.spec.resize)
-        return self._cut(frames, clip), self.placeholder()[1]
+        return cut_frames(frames, clip, self.spec), self.placeholder()[1]
 
     def placeholder(self) -> Arrays:
         frames, flow = super().placeholder()
@@ -244,9 +222,36 @@ class FetchReels(FetchClips):
         )
         frames, flow = self.source.read_encoded(item, shown, fields)
         return (
-            self._cut(self.source.frames_of(item, frames, shown), clip),
-            self._cut_flow(self.source.fields_of(item, flow, fields), clip),
+            cut_frames(self.source.frames_of(item, frames, shown), clip, self.spec),
+            cut_flow(self.source.fields_of(item, flow, fields), clip, self.spec),
         )
+
+
+def cut_frames(
+    frames: Iterable[NDArray[np.uint8]], clip: Clip, spec: ClipSpec
+) -> NDArray[np.uint8]:
+    """The clip's part of its resized frames [h,w,3], mirrored if it is: uint8 [T,S,S,3]."""
+    size, (top, left) = spec.size, clip.crop
+    cut = np.empty((spec.clip_len, size, size, 3), np.uint8)
+    for place, frame in zip(cut, frames, strict=False):
+        part = frame[top : top + size, left : left + size]
+        if clip.flip:
+            cv2.flip(part, 1, dst=place)
+        else:
+            place[...] = part
+    return cut
+
+
+def cut_flow(fields: Iterable[NDArray[np.uint8]], clip: Clip, spec: ClipSpec) -> NDArray[np.uint8]:
+    """The clip's part of its coded flow, of which u and v are planes [2,h,w]: uint8 [F,S,S,2]."""
+    size, (top, left) = spec.size, clip.crop
+    cut = np.empty((spec.flow_fields, size, size, 2), np.uint8)
+    for place, field in zip(cut, fields, strict=False):
+        u, v = field[:, top : top + size, left : left + size]
+        if clip.flip:  # mirrored, motion to the right becomes motion to the left
+            u, v = cv2.flip(255 - u, 1), cv2.flip(v, 1)
+        cv2.merge((u, v), place)
+    return cut
 
 
 class FetchEncoded(Fetch):
