@@ -25,6 +25,7 @@ from benchmarks.training import Measured, training
 from dali_pipes.decoding.video import BadVideo
 from dali_pipes.loader import NothingUsable
 from dali_pipes.prepare.work import BadInput
+from dali_pipes.sources import Reels
 from kernels.labels.cpu import cores
 from model import BACKBONES
 from model.flags import Help, Parser, positive, whole
@@ -89,7 +90,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--width", type=positive, default=1.0 if gpu else 0.25, metavar="FACTOR",
         help="factor on the network's channels; without a GPU 0.25")
     parser.add_argument("--bs", type=whole(1), default=30 if gpu else 4, metavar="CLIPS",
-        help="batch of the training step")
+        help="batch of the training step; the loader alone is measured at 16")
     parser.add_argument("--seconds", type=positive, default=1.0, metavar="S",
         help="to spend on each measurement, about")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), metavar="DIR",
@@ -114,17 +115,19 @@ def tuned(args: argparse.Namespace) -> int:
 
 def measure(args: argparse.Namespace) -> Report:
     """Raises ValueError, OSError, BadVideo or BadInput where the videos do not allow it."""
-    from benchmarks import gpu_stages, stages  # DALI and OpenCV take a while to import
+    from benchmarks import gpu_stages, reel_stages, stages  # DALI takes a while to import
 
     report = Report()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     given = args.videos or inputs.sample_videos()
     videos = inputs.few_videos(given, args.out)
-    prepared = inputs.in_published_layout(videos, args.out)
-
+    if args.published or {"stages", "loader", "peers"} & set(args.only):
+        prepared = inputs.in_published_layout(videos, args.out)
+        reels = inputs.as_reels(videos, args.out)
     if {"stages", "loader"} & set(args.only):
         clips = inputs.some_clips(videos, STAGE_CLIPS)
         paths = inputs.some_image_paths(prepared, STAGE_CLIPS)
+        of_reels = Reels.found(reels), inputs.some_clips(reels, reel_stages.CLIPS)
     network = ["--model", args.model, "--width", str(args.width), "--bs", str(args.bs)]
 
     if {"stages", "training"} & set(args.only):
@@ -137,25 +140,40 @@ def measure(args: argparse.Namespace) -> Report:
         say("stages")
         ceilings = report.trained.ceilings
         report.rows += stages.on_cpu(clips, paths, ceilings, args.seconds)
+        report.rows += reel_stages.on_cpu(*of_reels, ceilings, args.seconds)
         if device.type == "cuda":
             images = stages.read_images(paths)
-            report.rows += gpu_stages.on_gpu(clips, images, ceilings, args.seconds)
+            stored = reel_stages.for_gpu(*of_reels)
+            report.rows += gpu_stages.on_gpu(clips, images, stored, ceilings, args.seconds)
         report.findings += limits(costs(report.rows, device), units(device))
     if "loader" in args.only:
         from benchmarks.loaders import whole as whole_loader
 
         say("whole loader")
-        report.rows += whole_loader(videos, prepared, device, clips, paths, args.seconds, args.bs)
+        kinds = {
+            "videos": {"videos": videos},
+            "JPEG folders": inputs.layout_arguments(prepared),
+            "reels": {"reels": reels},
+        }
+        alone = {}
+        if device.type == "cpu":
+            alone = {
+                "videos": stages.from_videos(clips),
+                "JPEG folders": stages.from_images(paths, clips),
+                "reels": reel_stages.from_reels(*of_reels),
+            }
+        report.rows += whole_loader(kinds, alone, device, args.seconds)
     if "peers" in args.only:
         from benchmarks.peers import peers
 
         say("other loaders")
-        report.rows += peers(videos, args.seconds, workers=cores())
+        report.rows += peers(videos, reels, args.seconds, workers=cores())
     if args.published:
         from benchmarks.published import published
 
         say("published code")
-        report.rows += published(args.published, prepared, videos, args.seconds, cores())
+        given = (prepared, videos, reels)
+        report.rows += published(args.published, *given, args.seconds, cores())
     if "growth" in args.only:
         from benchmarks.growth import bends, growth
 

@@ -27,6 +27,7 @@ MEASURED = frozenset((
     "seconds", "mib", "gb_per_s", "tflop_per_s", "pairs_per_s",
     "ceiling", "percent_of_ceiling", "percent_of_copy", "of_ceiling", "of_stages", "of_cached",
     "share_waiting", "ratio", "ratio_low", "ratio_high", "times_published",
+    "reels_ratio", "reels_ratio_low", "reels_ratio_high",
     "position", "orientation", "frame", "crops", "frames", "note",
     "retrieval", "linear-probe", "chosen",
 ))

@@ -5,6 +5,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from benchmarks.ceilings import Ceilings
 from benchmarks.flow import NvidiaFlow
 from benchmarks.inputs import Clips
 from benchmarks.labels import threads
-from benchmarks.stages import SPEC, decode, jpeg_bytes, jpeg_decoder, of_ceiling
+from benchmarks.stages import SPEC, decode, jpeg_bytes, jpeg_decoder, stage_row
 from dali_pipes.decoding.encoded import GPU_CODECS, Encoded, encoded_clip
 from dali_pipes.decoding.pictures import Unsure
 from dali_pipes.decoding.video import read_clip
@@ -43,23 +44,36 @@ PATH = {
 }
 
 
+_row = partial(stage_row, on="GPU")
+
+
 def on_gpu(
-    clips: Clips, images: list[list[Images]], ceilings: Ceilings, seconds: float
+    clips: Clips,
+    images: list[list[Images]],
+    reel_images: list[list[Images]],
+    ceilings: Ceilings,
+    seconds: float,
 ) -> list[Row]:
-    """A row a stage. `images`: encoded RGB, u and v images of as many clips."""
+    """A row a stage. `images`: encoded RGB, u and v images of as many clips; `reel_images`: RGB,
+    and u above v, as many of each, of any number of clips."""
     count = len(clips)
     encoded = [clip for clip in examine(clips) if clip is not None]
     with threads(1):
-        rows = [_row(EXAMINE, timing.timed(lambda: examine(clips), seconds), count, "1 core")]
+        rows = [stage_row(EXAMINE, timing.timed(lambda: examine(clips), seconds), count)]
     native = decode(clips)
     if encoded:
         decoder = video_decoder(encoded)
         verify(decoder(), clips)
         rows.append(_row(NVDEC, timing.timed(decoder, seconds), len(encoded)))
     rows.append(_row(RESIZE, timing.timed(resizer(native), seconds), count))
-    timed = timing.timed(jpeg_decoder(images, "mixed"), seconds)
-    moved = jpeg_bytes(images) // count
-    rows.append(_row("JPEG decode, with flow, GPU", timed, count, work=moved, rate=ceilings.copy))
+    for name, kinds in {
+        "JPEG decode, with flow, GPU": images,
+        "reels: decode, GPU": reel_images,
+    }.items():
+        shown = len(kinds[0]) // SPEC.clip_len
+        timed = timing.timed(jpeg_decoder(kinds, "mixed"), seconds)
+        moved = jpeg_bytes(kinds) // shown
+        rows.append(_row(name, timed, shown, work=moved, rate=ceilings.copy))
 
     fitting = np.stack([fitted(frame) for frame in native[0]])
     from kernels.flow import cuda as cuda_flow
@@ -91,18 +105,6 @@ def on_gpu(
     work, rate = frames.nbytes // LABELLED, ceilings.to_device or 0
     rows.append(_row("copy of frames to the GPU", timed, LABELLED, work=work, rate=rate))
     return rows
-
-
-def _row(
-    stage: str,
-    timed: timing.Timing,
-    clips: int,
-    on: str = "GPU",
-    work: int = 0,
-    rate: float = 0,
-) -> Row:
-    columns: Row = {"section": "stage", "stage": stage, "on": on} | timed.per(clips)
-    return columns | of_ceiling(columns["us_per_clip"], work, rate)
 
 
 def examine(clips: Clips) -> list[Encoded | None]:

@@ -1,4 +1,4 @@
-"""What the report measures on: videos, the same in the published layout, some of their clips."""
+"""What the report measures on: videos, the same as JPEG folders and as reels, some clips."""
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dali_pipes import ClipBatch, ClipLoader
-from dali_pipes.prepare import flow, frames
+from dali_pipes.prepare import flow, frames, reels
 from dali_pipes.prepare.samples import write_samples
 from dali_pipes.sources import FrameFolders, VideoFiles
 
@@ -76,6 +76,17 @@ def in_published_layout(videos: Path, folder: Path) -> Path:
     return out
 
 
+def as_reels(videos: Path, folder: Path) -> Path:
+    """All frames of each video and their DIS flow as reels, below `folder`; made once.
+
+    Whole videos, so that a loader draws the same clips from them as from the videos. Raises
+    BadInput and ValueError as the command `prepare reels` does.
+    """
+    out = folder / f"reels-{_name(VideoFiles.found(videos).paths)}"
+    _run(reels, [str(videos), "--out", str(out), "--flow", "dis"])
+    return out
+
+
 def _run(command: Any, arguments: list[str]) -> None:
     parser = ArgumentParser()
     command.add_arguments(parser)
@@ -92,8 +103,8 @@ def layout_arguments(prepared: Path) -> dict[str, Any]:
 
 
 def some_clips(videos: Path, count: int, **clip: Any) -> Clips:
-    """The first `count` clips of a run on a CPU, whichever device trains."""
-    loader = ClipLoader(videos, batch_size=count, flow="dis", device="cpu", num_workers=0, **clip)
+    """The first `count` clips of a run on a CPU, whichever device trains; `videos` may be reels."""
+    loader = ClipLoader(videos, batch_size=count, device="cpu", num_workers=0, **clip)
     try:
         batch = loader.next_batch()
     finally:

@@ -1,18 +1,18 @@
-"""The whole loader, from videos and from JPEG folders, beside its stages one after another."""
+"""The whole loader, from each kind of input, beside its stages one after another."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks import timing
-from benchmarks.inputs import Clips, layout_arguments
-from benchmarks.stages import from_images, from_videos
 from dali_pipes import ClipLoader
 from kernels.labels.cpu import cores
 
 Row = dict[str, Any]
+
+BATCH = 16  # clips: what a batch costs besides its clips is little then
 
 
 def ahead(prefetch: int = 2) -> int:
@@ -21,30 +21,22 @@ def ahead(prefetch: int = 2) -> int:
 
 
 def whole(
-    videos: Path,
-    prepared: Path,
+    given: Mapping[str, Mapping[str, Any]],
+    alone: Mapping[str, Callable[[], int]],
     device: torch.device,
-    clips: Clips,
-    images: list[list[str]],
     seconds: float,
-    batch_size: int,
 ) -> list[Row]:
     """A row for each kind of input, measured in turns, with as many workers as cores.
 
-    On a CPU the stages of `clips` and of `images`, one after another on one core, take turns with
-    them. `of_stages` is the wall time over theirs spread over all cores: 1 is a loader that costs
-    nothing itself and leaves no core idle.
+    `given`: arguments of ClipLoader by name. `alone`: for some of them a call that takes clips
+    through their stages, one after another on one core, and says how many; it takes turns with
+    the loader. `of_stages` is the wall time over theirs spread over all cores: 1 is a loader that
+    costs nothing itself and leaves no core idle.
     """
-    common: dict[str, Any] = {"batch_size": batch_size, "num_workers": cores(), "device": device}
-    loaders = {
-        "videos": ClipLoader(videos, **common),
-        "JPEG folders": ClipLoader(**layout_arguments(prepared), **common),
-    }
+    common: dict[str, Any] = {"batch_size": BATCH, "num_workers": cores(), "device": device}
+    loaders = {name: ClipLoader(**source, **common) for name, source in given.items()}
     streams = {name: partial(clips_of, loader) for name, loader in loaders.items()}
     drained = dict.fromkeys(streams, ahead())
-    alone = {}
-    if device.type == "cpu":
-        alone = {"videos": from_videos(clips), "JPEG folders": from_images(images, clips)}
     try:
         times = timing.interleaved(
             streams | {f"stages: {name}": call for name, call in alone.items()},
@@ -58,7 +50,7 @@ def whole(
     rows = []
     for name, loader in loaders.items():
         row: Row = {"section": "loader", "loader": "ClipLoader", "input": name}
-        row |= {"flow": loader.flow, "workers": cores(), "batch": batch_size}
+        row |= {"flow": loader.flow, "workers": cores(), "batch": BATCH}
         row |= times[name].per(1)
         if name in alone:
             of_stages = times[name].seconds * cores() / times[f"stages: {name}"].seconds

@@ -1,14 +1,16 @@
 """What most people write instead: a torch DataLoader over one of four decoders.
 
 Everything else is the same as in ClipLoader: the clips, resize, DIS flow, crop, flip and labels,
-whose equality is checked first. Then each decoder's frames are compared with those that counting
-from the first frame gives, since seeking finds another frame in many real files. Decoders use one
-thread: the workers are the parallelism.
+whose equality is checked first. ClipLoader from reels loads the same clips, with decoding, resize
+and flow done beforehand. Then each decoder's frames, and those of reels, are compared with those
+that counting from the first frame gives, since seeking finds another frame in many real files.
+Decoders use one thread: the workers are the parallelism.
 """
 
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,57 +21,89 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import timing
+from benchmarks.readers import READERS, Read, reason
 from benchmarks.rivals import ROUNDS, Array, Row, compare, ratio, stream
 from dali_pipes import ClipLoader
 from dali_pipes.clips import ClipSpec, clip_at, start_frame
 from dali_pipes.decoding.video import BadVideo, decoded, read_frames, resized
 from dali_pipes.flow import dis_flow
-from dali_pipes.sources import VideoFiles
+from dali_pipes.sources import Reels, VideoFiles
 from kernels.labels import clip_labels
-
-Read = Callable[[str, range], Array]  # (file, frame numbers) -> uint8 RGB [T,H,W,3], native size
 
 SAMPLED = 12  # clips on which decoders are compared
 AROUND = 8  # frames before and after a clip that a decoder may have returned instead
 SAME = 0.5  # grey levels (RMS) by which another frame may be nearer: rounding
 FAR = 12.0  # grey levels (RMS) from which a frame is not the one asked for, whatever is nearest
 
+VIDEOS, REELS = "ClipLoader", "ClipLoader of reels"
 
-def peers(videos: Path, seconds: float, batch_size: int = 4, workers: int = 2) -> list[Row]:
+
+def peers(
+    videos: Path, reels: Path, seconds: float, batch_size: int = 4, workers: int = 2
+) -> list[Row]:
     """ClipLoader and a DataLoader over each decoder, in turns of `seconds` each, on CPU cores.
 
-    A decoder that cannot be loaded, or cannot read these videos, has a note instead of times.
-    Exits if the DataLoader's labels are not ClipLoader's.
+    `reels`: the same videos, prepared; ClipLoader loads the same clips from them, too. A decoder
+    that cannot be loaded, or cannot read these videos, has a note instead of times. Exits if the
+    DataLoader's labels are not ClipLoader's, or the clips of reels others.
     """
-    source, frames, left_out = _sound(VideoFiles.found(videos))
-    ours = ClipLoader(source, flow="dis", batch_size=batch_size, num_workers=workers, device="cpu")
-    clips = partial(Clips, source, frames, ours.spec)
+    prepared = Reels.found(reels)
+    root = os.path.abspath(videos)
+    items = {
+        os.path.join(root, os.path.relpath(path, prepared.folder)): item
+        for item, path in enumerate(prepared.paths)
+    }
+    source, frames, left_out = _sound(VideoFiles.found(videos), items)
+    prepared = prepared.subset([items[path] for path in source.paths])
+    common: dict[str, Any] = {"batch_size": batch_size, "num_workers": workers, "device": "cpu"}
+    ours = {VIDEOS: ClipLoader(source, flow="dis", **common), REELS: ClipLoader(prepared, **common)}
+    clips = partial(Clips, source, frames, ours[VIDEOS].spec)
     try:
-        _check_labels(ours, clips(read_frames))
+        _check(ours[VIDEOS], ours[REELS], clips(read_frames))
         samples = list(_samples(clips(read_frames)))
-        streams = {"ClipLoader": stream(ours, batch_size)}
-        found: dict[str, Row] = {"ClipLoader": {"frames": "same"}}
+        streams = {name: stream(loader, batch_size) for name, loader in ours.items()}
+        found: dict[str, Row] = {VIDEOS: {"frames": "same"}}
         if left_out:
-            found["ClipLoader"]["note"] = f"{left_out} of {len(source) + left_out} videos left out"
+            found[VIDEOS]["note"] = f"{left_out} of {len(source) + left_out} videos left out"
+        small = [replace(sample, native=prepared.manifest.resize) for sample in samples]
+        found[REELS] = returned(partial(read_reel, prepared, source.paths), small)
         for name, reader in READERS.items():
             loader = f"DataLoader + {name}"
             try:
                 read = reader()
                 found[loader] = returned(read, samples)
             except Exception as error:  # whatever a foreign package raises
-                found[loader] = {"note": _reason(name, error)}
+                found[loader] = {"note": reason(name, error)}
                 continue
             streams[loader] = stream(_data_loader(clips(read), batch_size, workers), batch_size)
         times = timing.interleaved(streams, ROUNDS, seconds)
     finally:
-        ours.close()
+        for one in ours.values():
+            one.close()
+    return _rows(found, times)
+
+
+def _rows(found: dict[str, Row], times: dict[str, timing.Timing]) -> list[Row]:
+    """A row a loader, of whose frames something was `found`.
+
+    A DataLoader's `ratio` is its time over that of ClipLoader from videos, `reels_ratio` over that
+    of ClipLoader from reels, whose own `ratio` is the fastest DataLoader's with the right frames.
+    """
+    rivals = [name for name in times if name not in (VIDEOS, REELS)]
+    right = [name for name in rivals if found[name].get("frames") == "same"]
     rows = []
     for name, facts in found.items():
-        row: Row = {"section": "peers", "loader": name, "input": "videos"}
+        loader, given = ("ClipLoader", "reels") if name == REELS else (name, "videos")
+        row: Row = {"section": "peers", "loader": loader, "input": given}
         if name in times:
             row |= times[name].per(1)
-        if name in times and name != "ClipLoader":
-            row |= ratio(times[name], times["ClipLoader"])
+        if name == REELS and right:
+            fastest = min(right, key=lambda name: times[name].seconds)
+            row |= ratio(times[fastest], times[REELS]) | {"note": f"ratio to {fastest}"}
+        if name in rivals:
+            of_reels = ratio(times[name], times[REELS])
+            row |= ratio(times[name], times[VIDEOS])
+            row |= {f"reels_{column}": value for column, value in of_reels.items()}
         rows.append(row | facts)
     return rows
 
@@ -124,13 +158,17 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _sound(source: VideoFiles) -> tuple[VideoFiles, list[int], int]:
-    """The videos that all can read, the frames of each, and how many others there are."""
+def _sound(source: VideoFiles, prepared: Container[str]) -> tuple[VideoFiles, list[int], int]:
+    """The videos that all can read, the frames of each, and how many others there are.
+
+    `prepared`: the paths of those that have reels.
+    """
     sound, frames = [], []
     for item, path in enumerate(source.paths):
         try:
             count = sum(1 for _ in decoded(path))
-            if count == source.probe(item).frames and count >= ClipSpec().needs:
+            whole = count == source.probe(item).frames and path in prepared
+            if whole and count >= ClipSpec().needs:
                 sound.append(item)
                 frames.append(count)
         except BadVideo:
@@ -140,8 +178,8 @@ def _sound(source: VideoFiles) -> tuple[VideoFiles, list[int], int]:
     return source.subset(sound), frames, len(source) - len(sound)
 
 
-def _check_labels(ours: ClipLoader, exact: Clips) -> None:
-    """Exit unless the first batches of both loaders are the same."""
+def _check(ours: ClipLoader, of_reels: ClipLoader, exact: Clips) -> None:
+    """Exit unless the first batches of all loaders are the same; of reels, their clips."""
     theirs = iter(_data_loader(exact, ours.batch_size, 0))
     for _ in range(2):
         batch = ours.next_batch()
@@ -149,6 +187,10 @@ def _check_labels(ours: ClipLoader, exact: Clips) -> None:
         compare("DataLoader", labels, batch.labels)
         if not (torch.equal(frames, batch.frames) and torch.equal(flow, batch.flow)):
             sys.exit("DataLoader: the labels are ClipLoader's, the pixels are not")
+        stored = of_reels.next_batch()
+        for name in ("video", "start", "crop", "flip"):
+            if not torch.equal(getattr(stored, name), getattr(batch, name)):
+                sys.exit(f"reels: {name} of their clips is not that of the videos' clips")
 
 
 # -- which frames a decoder returns ---------------------------------------------------------------
@@ -197,6 +239,11 @@ def returned(read: Read, samples: Sequence[Sample]) -> Row:
     return {"frames": f"{wrong} of {total} are others", "note": f"first {first}"}
 
 
+def read_reel(reels: Reels, videos: Sequence[str], path: str, numbers: range) -> Array:
+    """Small frames [T,h,w,3] from the reel of a video; `videos` are in the order of `reels`."""
+    return reels.read_clip(videos.index(path), numbers, None)[0]
+
+
 def other_frame(image: Array, number: int, sample: Sample) -> str:
     """ "" if `image` is frame `number` but for its colours, else what it is."""
     if image.shape[:2] != sample.native:
@@ -208,97 +255,3 @@ def other_frame(image: Array, number: int, sample: Sample) -> str:
     if distance[number] <= min(FAR, distance[nearest] + SAME):
         return ""
     return f"is frame {nearest}" if distance[nearest] <= FAR else "is no frame near"
-
-
-# -- the decoders, as their users call them -------------------------------------------------------
-
-
-def read_pyav(path: str, numbers: range) -> Array:
-    """Seek by the time stamp that the frame rate gives, decode on to it."""
-    import av
-
-    with av.open(path, metadata_errors="replace") as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_type = "NONE"
-        assert stream.average_rate is not None
-        assert stream.time_base is not None
-        wanted = round(numbers[0] / stream.average_rate / stream.time_base)
-        wanted += stream.start_time or 0
-        container.seek(wanted, stream=stream)
-        images = []
-        for frame in container.decode(stream):
-            if frame.pts is not None and frame.pts >= wanted:
-                images.append(frame.to_ndarray(format="rgb24"))
-                if len(images) == len(numbers):
-                    break
-    return _padded(images, numbers)
-
-
-def read_opencv(path: str, numbers: range) -> Array:
-    video = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    video.set(cv2.CAP_PROP_POS_FRAMES, numbers[0])
-    images: list[Array] = []
-    while len(images) < len(numbers):
-        more, image = video.read()
-        if not more:
-            break
-        images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-    video.release()
-    return _padded(images, numbers)
-
-
-def _padded(images: list[Array], numbers: range) -> Array:
-    """Where a seek led too far, the last frame again, as many do."""
-    if not images:
-        raise ValueError(f"no frame from {numbers[0]} on")
-    return np.stack(images + images[-1:] * (len(numbers) - len(images)))
-
-
-def read_torchcodec(path: str, numbers: range) -> Array:
-    from torchcodec.decoders import VideoDecoder
-
-    video = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1)
-    images: Array = video.get_frames_in_range(numbers.start, numbers.stop).data.numpy()
-    return images
-
-
-def read_decord(path: str, numbers: range) -> Array:
-    from decord import VideoReader
-
-    images: Array = VideoReader(path, num_threads=1).get_batch(list(numbers)).asnumpy()
-    return images
-
-
-def _opencv() -> Read:
-    return read_opencv
-
-
-def _torchcodec() -> Read:
-    import torchcodec.decoders  # noqa: F401  # fails here where FFmpeg's libraries are missing
-
-    return read_torchcodec
-
-
-def _decord() -> Read:
-    import decord  # noqa: F401
-
-    return read_decord
-
-
-READERS: dict[str, Callable[[], Read]] = {
-    "PyAV, counting": lambda: read_frames,
-    "PyAV, seeking": lambda: read_pyav,
-    "OpenCV": _opencv,
-    "torchcodec": _torchcodec,
-    "decord2": _decord,
-}
-
-
-def _reason(name: str, error: Exception) -> str:
-    """Why a decoder has no times, in a few words."""
-    if isinstance(error, ModuleNotFoundError):
-        return f"{name} is not installed: pip install '.[peers]'"
-    words = str(error).strip()
-    if "libtorchcodec" in words:
-        return f"{name} does not load: no FFmpeg libraries"
-    return f"{name} fails: {(words or type(error).__name__).splitlines()[0][:100]}"

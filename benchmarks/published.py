@@ -33,14 +33,15 @@ REPEATS = 10_000  # of its list: an epoch that ends would end its workers
 
 
 def published(
-    clone: Path, prepared: Path, videos: Path, seconds: float, workers: int = 2
+    clone: Path, prepared: Path, videos: Path, reels: Path, seconds: float, workers: int = 2
 ) -> list[Row]:
     """Loaders and label functions, theirs and ours, in turns of `seconds` each.
 
-    `prepared`: a clip of each of `videos` in the published layout. Our loaders compute the same
-    labels (rule `reference`) from the same images and stored flow, or from the same frames of the
-    videos, or from anywhere in them, with DIS flow made on the way. Exits where their labels are
-    not ours for the samples that their data set gives, or where something is missing.
+    `prepared`: a clip of each of `videos` in the published layout; `reels`: the videos prepared
+    whole. Our loaders compute the same labels (rule `reference`) from the same images and stored
+    flow, or from the same frames of the reels or of the videos, or from anywhere in these, with
+    DIS flow made on the way. Exits where their labels are not ours for the samples that their data
+    set gives, or where something is missing.
     """
     lines = _usable_lines(prepared)
     with tempfile.TemporaryDirectory() as folder:
@@ -60,6 +61,9 @@ def published(
         ours = {
             ("ClipLoader, stored flow", "JPEG folders"): ClipLoader(
                 data_list=data_list, **images, **common
+            ),
+            ("ClipLoader, stored flow, the same frames", "reels"): ClipLoader(
+                reels=reels, data_list=data_list, **common
             ),
             ("ClipLoader, DIS flow, the same frames", "videos"): ClipLoader(
                 videos, data_list=data_list, **common

@@ -80,13 +80,18 @@ def through(clips: Clips) -> tuple[list[Images], list[Images], dict[str, NDArray
 def verify(clips: Clips) -> tuple[list[Images], list[Images]]:
     """(native, resized) frames; exits unless the stages give what the loader gave."""
     native, small, batch = through(clips)
+    compare_with_loader(clips, batch)
+    return native, small
+
+
+def compare_with_loader(clips: Clips, batch: dict[str, NDArray[Any]]) -> None:
+    """Exit unless `batch`, fields of a ClipBatch by name, is what the loader gave."""
     for name, found in batch.items():
         different = np.flatnonzero(
             (found != getattr(clips.batch, name).numpy()).any(axis=tuple(range(1, found.ndim)))
         )
         if len(different):
             sys.exit(f"{name} of {clips.paths[different[0]]}: the stages differ from the loader")
-    return native, small
 
 
 def on_cpu(clips: Clips, paths: list[list[str]], ceilings: Ceilings, seconds: float) -> list[Row]:
@@ -98,9 +103,8 @@ def on_cpu(clips: Clips, paths: list[list[str]], ceilings: Ceilings, seconds: fl
     def row(stage: str, call: Callable[[], object], moved: int = 0, at_least: int = 5) -> Row:
         """`moved`: bytes a clip that must be read or written."""
         print(f"  {stage}", flush=True)
-        columns = {"section": "stage", "stage": stage, "on": "1 core"}
-        timed = timing.timed(call, seconds, at_least).per(count)
-        return columns | timed | of_ceiling(timed["us_per_clip"], moved, ceilings.core_copy)
+        timed = timing.timed(call, seconds, at_least)
+        return stage_row(stage, timed, count, work=moved, rate=ceilings.core_copy)
 
     images = read_images(paths)
     encoded = sum(image.nbytes for kind in images for image in kind) // count
@@ -166,6 +170,19 @@ def from_images(paths: list[list[str]], clips: Clips) -> Callable[[], int]:
     return call
 
 
+def stage_row(
+    stage: str,
+    timed: timing.Timing,
+    clips: int,
+    on: str = "1 core",
+    work: int = 0,
+    rate: float = 0,
+) -> Row:
+    """A row of the report: `timed` is what `clips` take, see `of_ceiling` for the rest."""
+    columns: Row = {"section": "stage", "stage": stage, "on": on} | timed.per(clips)
+    return columns | of_ceiling(columns["us_per_clip"], work, rate)
+
+
 def of_ceiling(us_per_clip: float, work: float, rate: float) -> Row:
     """Clips a second that `work` (bytes or operations) a clip allows at `rate`, and how near."""
     if not work:
@@ -178,10 +195,13 @@ def of_ceiling(us_per_clip: float, work: float, rate: float) -> Row:
 def jpeg_decoder(
     images: list[list[Images]], device: str = "cpu", resize: bool = False
 ) -> Callable[[], object]:
-    """A call that decodes all images as the pipelines do; exits if it shows other pixels."""
+    """A call that decodes all images as the pipelines do; exits if it shows other pixels.
+
+    `images`: by kind, as many of each: RGB, then grey ones.
+    """
     from nvidia.dali import fn, pipeline_def, types
 
-    kinds = (types.RGB, types.GRAY, types.GRAY)
+    kinds = (types.RGB, *(types.GRAY,) * (len(images) - 1))
 
     @pipeline_def(
         batch_size=len(images[0]),
@@ -203,7 +223,7 @@ def jpeg_decoder(
     pipeline = graph()
     pipeline.build()
     shown = pipeline.run()
-    for output, encoded, flag in zip(shown, images, READ_AS, strict=True):
+    for output, encoded, flag in zip(shown, images, _read_as(images), strict=True):
         wanted = _decoded(encoded[0], flag)
         if resize:
             wanted = resized(wanted, SPEC.resize)[: SPEC.size, : SPEC.size]
@@ -215,7 +235,9 @@ def jpeg_decoder(
     return run
 
 
-READ_AS = (cv2.IMREAD_COLOR_RGB, cv2.IMREAD_GRAYSCALE, cv2.IMREAD_GRAYSCALE)  # RGB, u, v
+def _read_as(images: list[list[Images]]) -> list[int]:
+    """OpenCV's flag for each kind."""
+    return [cv2.IMREAD_COLOR_RGB, *[cv2.IMREAD_GRAYSCALE] * (len(images) - 1)]
 
 
 def _decoded(encoded: Images, flag: int) -> Images:
@@ -226,5 +248,5 @@ def jpeg_bytes(images: list[list[Images]]) -> int:
     """Bytes of all the images once decoded: what is written at least."""
     return sum(
         len(encoded) * _decoded(encoded[0], flag).nbytes
-        for encoded, flag in zip(images, READ_AS, strict=True)
+        for encoded, flag in zip(images, _read_as(images), strict=True)
     )

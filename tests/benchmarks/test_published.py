@@ -98,13 +98,17 @@ def clone(tmp_path: Path) -> Path:
 
 
 def test_their_loader_and_ours_are_timed_in_turns(
-    clone: Path, prepared: Path, few_samples: Path, monkeypatch: pytest.MonkeyPatch
+    clone: Path,
+    prepared: Path,
+    few_samples: Path,
+    few_reels: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(published, "ROUNDS", 2)
-    rows = published.published(clone, prepared, few_samples, 0.01, workers=0)
+    rows = published.published(clone, prepared, few_samples, few_reels, 0.01, workers=0)
     theirs, *ours = [row for row in rows if row["input"] != "arrays"]
     assert theirs["input"] == "JPEG folders"
-    assert [row["input"] for row in ours] == ["JPEG folders", "videos", "videos"]
+    assert [row["input"] for row in ours] == ["JPEG folders", "reels", "videos", "videos"]
     for row in ours:
         wanted = theirs["us_per_clip"] / row["us_per_clip"]
         assert row["ratio"] == pytest.approx(wanted, rel=0.02)
@@ -114,16 +118,18 @@ def test_their_loader_and_ours_are_timed_in_turns(
 
 
 def test_a_clone_with_other_labels_is_not_timed(
-    clone: Path, prepared: Path, few_samples: Path
+    clone: Path, prepared: Path, few_samples: Path, few_reels: Path
 ) -> None:
     file = clone / "sts/generate_app_label.py"
     file.write_text(file.read_text().replace("[14:]", "[14:] + 1"))
     with pytest.raises(SystemExit, match=r"published code: \d+ labels differ .*: \S+/\S+ 1dp"):
-        published.published(clone, prepared, few_samples, 0.01, workers=0)
+        published.published(clone, prepared, few_samples, few_reels, 0.01, workers=0)
 
 
-def test_what_is_no_clone_is_named(tmp_path: Path, prepared: Path, few_samples: Path) -> None:
+def test_what_is_no_clone_is_named(
+    tmp_path: Path, prepared: Path, few_samples: Path, few_reels: Path
+) -> None:
     with pytest.raises(SystemExit, match=r"ucf101_dataset\.py: no such file; --published wants"):
-        published.published(tmp_path, prepared, few_samples, 0.01)
+        published.published(tmp_path, prepared, few_samples, few_reels, 0.01)
     with pytest.raises(SystemExit, match=r"train\.list: no such file; make it with"):
-        published.published(tmp_path, tmp_path, few_samples, 0.01)
+        published.published(tmp_path, tmp_path, few_samples, few_reels, 0.01)

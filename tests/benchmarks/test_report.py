@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as report
-from benchmarks import gpu_stages, inputs, page, stages
+from benchmarks import gpu_stages, inputs, loaders, page, reel_stages, stages
 from benchmarks.training import Step
 from dali_pipes.decoding.video import read_frames
 from dali_pipes.prepare.encode import write_video
-from dali_pipes.sources import Synthetic
+from dali_pipes.sources import Reels, Synthetic
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +22,13 @@ def prepared(few_samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_a_run_leaves_the_same_figures_as_text_json_page_and_row(
-    few_samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    few_samples: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(loaders, "BATCH", 2)
+    monkeypatch.setattr(reel_stages, "CLIPS", 4)
     out = tmp_path / "out"
     arguments = ["--videos", str(few_samples), "--only", "stages", "loader", "training"]
     arguments += ["--width", "0.05", "--bs", "2", "--seconds", "0.01"]
@@ -34,12 +39,12 @@ def test_a_run_leaves_the_same_figures_as_text_json_page_and_row(
     assert row["results"] == content["results"]
     by_stage = {one["stage"]: one for one in row["results"] if one["section"] == "stage"}
     path = {stages.DECODE, stages.RESIZE, stages.DIS, "labels, corrected", "training step"}
-    assert path <= set(by_stage)
+    assert path | {reel_stages.READ, reel_stages.DECODE} <= set(by_stage)
     assert by_stage["training step"]["percent_of_ceiling"] > 0
-    loaders = {one["input"]: one for one in row["results"] if one["section"] == "loader"}
-    assert set(loaders) == {"videos", "JPEG folders"}
-    assert loaders["JPEG folders"]["flow"] == "stored"
-    for name, loader in loaders.items():
+    whole = {one["input"]: one for one in row["results"] if one["section"] == "loader"}
+    assert set(whole) == {"videos", "JPEG folders", "reels"}
+    assert whole["JPEG folders"]["flow"] == whole["reels"]["flow"] == "stored"
+    for name, loader in whole.items():
         alone = by_stage[f"all, from {name}"]["us_per_clip"] / report.cores()
         assert loader["of_stages"] == pytest.approx(loader["us_per_clip"] / alone, rel=0.02)
     training = [one for one in row["results"] if one["section"] == "training"]
@@ -68,9 +73,24 @@ def test_a_stage_that_differs_from_the_loader_is_not_timed(
         stages.verify(clips)
 
 
-def test_jpeg_decoders_must_show_what_opencv_shows(
-    prepared: Path, monkeypatch: pytest.MonkeyPatch
+def test_stages_of_reels_that_differ_from_the_loader_are_not_timed(
+    few_reels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    reels = Reels.found(few_reels), inputs.some_clips(few_reels, 4)
+    assert {True, False} == set(reels[1].batch.flip.tolist())
+    assert reel_stages.from_reels(*reels)() == 4
+    right = reel_stages.cut_flow
+    monkeypatch.setattr(reel_stages, "cut_flow", lambda *a: right(*a) ^ 1)
+    with pytest.raises(SystemExit, match=r"flow of .*: the stages differ from the loader"):
+        reel_stages.from_reels(*reels)
+
+
+def test_jpeg_decoders_must_show_what_opencv_shows(
+    prepared: Path, few_reels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_reels = reel_stages.for_gpu(Reels.found(few_reels), inputs.some_clips(few_reels, 2))
+    assert [len(kind) for kind in of_reels] == [32, 32]
+    stages.jpeg_decoder(of_reels)()
     images = stages.read_images(inputs.some_image_paths(prepared, 2))
     assert [len(kind) for kind in images] == [32, 32, 32]
     stages.jpeg_decoder(images)()
