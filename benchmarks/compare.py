@@ -28,7 +28,8 @@ MEASURED = frozenset((
     "ceiling", "percent_of_ceiling", "percent_of_copy", "of_ceiling", "of_stages", "of_cached",
     "share_waiting", "ratio", "ratio_low", "ratio_high", "times_published",
     "reels_ratio", "reels_ratio_low", "reels_ratio_high",
-    "position", "orientation", "frame", "crops", "frames", "note",
+    "position", "orientation", "frame", "colour_position", "colour", "crops",
+    "kb_a_frame", "kb_a_field", "frames", "note",
     "retrieval", "linear-probe", "chosen",
 ))
 # fmt: on

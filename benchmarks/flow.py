@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from benchmarks import timing
 from dali_pipes.decoding.video import BadVideo, probe, read_frames
-from dali_pipes.flow import dis_flow, flow_size
+from dali_pipes.flow import dis_flow, fitted
 from dali_pipes.pipelines import gpu as gpu_pipeline
 from dali_pipes.sources import VideoFiles
 from kernels.flow.code import decode, encode
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=timing.RESULTS, help="folder of the row")
     options = parser.parse_args(argv)
     cv2.setNumThreads(1)
-    clips = read_clips(options.videos, options.clips)
+    clips = [fit(clip) for clip in read_clips(options.videos, options.clips)]
     sources = [*cpu_sources(), *gpu_sources()]
     for source in sources:
         verify(source)
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def read_clips(folder: Path, count: int) -> list[Frames]:
-    """The middle of up to `count` videos, spread over the folder, at the size flow is taken at."""
+    """The middle of up to `count` videos, spread over the folder, at native size."""
     paths = VideoFiles.found(folder).paths
     clips = []
     for at in np.unique(np.linspace(0, len(paths) - 1, count).round().astype(int)):
@@ -80,13 +80,18 @@ def read_clips(folder: Path, count: int) -> list[Frames]:
             if start < 0:
                 raise BadVideo(paths[at], "clip", f"has {info.frames} frames, {FIELDS + 1} needed")
             numbers = range(start, start + FIELDS + 1)
-            clips.append(read_frames(paths[at], numbers, flow_size((info.height, info.width))))
+            clips.append(read_frames(paths[at], numbers))
         except BadVideo as bad:
             print(f"left out: {bad}", flush=True)
     if not clips:
         sys.exit(f"{folder}: no video of {FIELDS + 1} frames in it")
     print(f"{len(clips)} clips of {FIELDS + 1} frames", flush=True)
     return clips
+
+
+def fit(frames: Frames) -> Frames:
+    """Frames at the size that flow is taken at."""
+    return np.stack([fitted(frame) for frame in frames])
 
 
 # ---- sources ----------------------------------------------------------------------------------

@@ -71,8 +71,8 @@ def in_published_layout(videos: Path, folder: Path) -> Path:
     """
     out = folder / f"layout-{_name(VideoFiles.found(videos).paths)}"
     limit = ["--clip-frames", str(CLIP_FRAMES)]
-    _run(frames, [str(videos), "--out", str(out), *limit])
-    _run(flow, [str(out), "--algorithm", "dis", *limit])
+    prepare(frames, [str(videos), "--out", str(out), *limit])
+    prepare(flow, [str(out), "--algorithm", "dis", *limit])
     return out
 
 
@@ -83,14 +83,16 @@ def as_reels(videos: Path, folder: Path) -> Path:
     BadInput and ValueError as the command `prepare reels` does.
     """
     out = folder / f"reels-{_name(VideoFiles.found(videos).paths)}"
-    _run(reels, [str(videos), "--out", str(out), "--flow", "dis"])
+    prepare(reels, [str(videos), "--out", str(out), "--flow", "dis"])
     return out
 
 
-def _run(command: Any, arguments: list[str]) -> None:
+def prepare(command: Any, arguments: list[str]) -> int:
+    """Run a command of `dali_pipes.prepare`, given as its module; the exit status."""
     parser = ArgumentParser()
     command.add_arguments(parser)
-    command.main(parser.parse_args(arguments))
+    status: int = command.main(parser.parse_args(arguments))
+    return status
 
 
 def layout_arguments(prepared: Path) -> dict[str, Any]:
