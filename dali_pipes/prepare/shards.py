@@ -45,6 +45,7 @@ class Made:
     name: str  # class/video
     shard: str
     size: tuple[int, int]  # (height, width) of the video itself, px
+    fps: float  # 0: not known
     steps: NDArray[np.void]  # [frames + 1], its rows of the index
 
     @property
@@ -58,13 +59,13 @@ class Made:
 
     def to_line(self) -> str:
         steps = b64encode(self.steps.tobytes()).decode()
-        return json.dumps([self.name, self.shard, self.size, steps]) + "\n"
+        return json.dumps([self.name, self.shard, self.size, self.fps, steps]) + "\n"
 
     @classmethod
     def from_line(cls, line: str) -> Self:
         """Raises ValueError if the line was not written whole."""
-        name, shard, (height, width), steps = json.loads(line)
-        return cls(name, shard, (height, width), np.frombuffer(b64decode(steps), STEP))
+        name, shard, (height, width), fps, steps = json.loads(line)
+        return cls(name, shard, (height, width), fps, np.frombuffer(b64decode(steps), STEP))
 
 
 class ShardWriter:
@@ -90,10 +91,11 @@ class ShardWriter:
         file.seek(self._end)
         _write_member(file, f"{key}.json", len(text), BytesIO(text))
         with open(pictures, "rb") as source:
-            size = os.fstat(source.fileno()).st_size
-            begins = _write_member(file, f"{key}.reel", size, source)
+            length = os.fstat(source.fileno()).st_size
+            begins = _write_member(file, f"{key}.reel", length, source)
         _to_disk(file)
-        made = Made(header.name, self._name, (header.height, header.width), header.table(begins))
+        size = (header.height, header.width)
+        made = Made(header.name, self._name, size, header.fps, header.table(begins))
         with open(self._journal, "a") as journal:
             journal.write(made.to_line())
             _to_disk(journal)
@@ -152,6 +154,7 @@ def finish(folder: Path, done: dict[str, Made]) -> None:
         np.array([place[made.shard] for made in videos], np.int32),
         np.array([made.frames for made in videos], np.int32),
         np.array([made.size for made in videos], np.int32).reshape(-1, 2),
+        np.array([made.fps for made in videos], np.float32),
     )
     part = folder / f".{uuid4().hex}.part.npz"  # NumPy insists on the suffix
     try:
@@ -192,7 +195,8 @@ def _of_index(folder: Path) -> Iterator[Made]:
     for row, first in enumerate(columns.first.tolist()):
         height, width = columns.sizes[row].tolist()
         steps = table[first : first + int(columns.frames[row]) + 1]
-        yield Made(columns.names[row], columns.shards[columns.shard[row]], (height, width), steps)
+        shard, fps = columns.shards[columns.shard[row]], float(columns.fps[row])
+        yield Made(columns.names[row], shard, (height, width), fps, steps)
 
 
 def _noted(folder: Path) -> Iterator[Made]:

@@ -29,6 +29,7 @@ class Columns:
     shard: NDArray[np.int32]  # [V], position in `shards`
     frames: NDArray[np.int32]  # [V]
     sizes: NDArray[np.int32]  # [V,2], (height, width) of the videos themselves, px
+    fps: NDArray[np.float32]  # [V], frames a second, 0 where not known
 
     @property
     def first(self) -> NDArray[np.int64]:
@@ -53,12 +54,14 @@ def write(file: Path, columns: Columns, steps: Iterable[NDArray[np.void]]) -> No
         shard=columns.shard,
         frames=columns.frames,
         sizes=columns.sizes,
+        fps=columns.fps,
         steps=np.concatenate([np.zeros(0, STEP), *steps]),
     )
 
 
 def read(file: Path | str) -> Columns:
     """Raises OSError, or ValueError if it is damaged."""
+    stamp(file)
     try:
         with np.load(file) as columns:  # checks the checksums of what it reads
             return Columns(
@@ -67,8 +70,9 @@ def read(file: Path | str) -> Columns:
                 columns["shard"],
                 columns["frames"],
                 columns["sizes"],
+                columns["fps"],
             )
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # there is little that NumPy does not raise for a damaged file
         raise ValueError(f"{file}: is damaged ({error})") from error
 
 

@@ -31,6 +31,7 @@ class Manifest:
 
     resize: tuple[int, int]  # (height, width) of frames and fields, px
     flow: str  # tvl1 | dis | stored: from flow images
+    flow_computed_by: str  # CPU | CUDA
     jpeg_quality: int
 
     @classmethod
@@ -42,7 +43,12 @@ class Manifest:
             if made["format"] != FORMAT:
                 raise ValueError(f"has format {made['format']}, this version reads {FORMAT}")
             height, width = made["resize"]
-            return cls((int(height), int(width)), str(made["flow"]), int(made["jpeg_quality"]))
+            return cls(
+                (int(height), int(width)),
+                str(made["flow"]),
+                str(made["flow_computed_by"]),
+                int(made["jpeg_quality"]),
+            )
         except FileNotFoundError:
             raise ValueError(f"{folder}: no reels (there is no {MANIFEST} in it)") from None
         except OSError as error:
@@ -70,6 +76,7 @@ class Reels(Items):
     first: NDArray[np.int64]  # [items], row of its first step
     frames: NDArray[np.int32]  # [items]
     sizes: NDArray[np.int32]  # [items,2], (height, width) of the videos themselves
+    fps: NDArray[np.float32]  # [items], frames a second, 0 where not known
     has_flow = True
 
     @classmethod
@@ -121,6 +128,7 @@ class Reels(Items):
             first=columns.first[rows],
             frames=np.where(rows == _ABSENT, 0, columns.frames[rows]),
             sizes=columns.sizes[rows],
+            fps=columns.fps[rows],
             **items,
         )
 
@@ -131,6 +139,12 @@ class Reels(Items):
 
     def shard_path(self, item: int) -> str:
         return os.path.join(self.folder, self.shards[self.shard[item]])
+
+    def steps(self, item: int) -> NDArray[np.void]:
+        """The item's rows of the index, [frames + 1]. Raises OSError or ValueError."""
+        table = reel_index.steps(os.path.join(self.folder, INDEX_FILE), self.index_stamp)
+        first = int(self.first[item])
+        return table[first : first + int(self.frames[item]) + 1]
 
     def stamp(self, item: int) -> tuple[int, int]:
         if not self.frames[item]:
@@ -154,13 +168,19 @@ class Reels(Items):
         height, width = self.sizes[item].tolist()
         return np.stack(list(self.frames_of(item, images, numbers))), (height, width)
 
+    def read_flow(self, item: int, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        """Fields by number: coded flow uint8 [F,h,w,2]. Raises BadVideo."""
+        _, images = self.read_encoded(item, numbers, numbers)
+        planes = np.stack(list(self.fields_of(item, images, numbers)))  # [F,2,h,w]
+        return np.moveaxis(planes, 1, -1)
+
     def check_size(self, resize: tuple[int, int] | None) -> None:
         """Raises ValueError if frames of another size are wanted."""
         height, width = self.manifest.resize
         if resize not in (None, (height, width)):
             raise ValueError(
                 f"{self.folder}: its frames are {height}x{width}, not {resize[0]}x{resize[1]}; "
-                f"pass --resize {height}x{width}, or prepare reels of the other size"
+                f"set resize to {height}x{width}, or prepare reels of the other size"
             )
 
     def read_encoded(
@@ -170,9 +190,7 @@ class Reels(Items):
         begin, end = numbers[0], max([*numbers[-1:], *fields[-1:]]) + 1
         path = self.shard_path(item)
         try:
-            table = reel_index.steps(os.path.join(self.folder, INDEX_FILE), self.index_stamp)
-            row = int(self.first[item])
-            steps = table[row + begin : row + end + 1]
+            steps = self.steps(item)[begin : end + 1]
             offset, size = int(steps["offset"][0]), int(steps["offset"][-1] - steps["offset"][0])
             data = memoryview(_read(path, offset, size))
             wanted = sorted({*numbers, *fields})
@@ -222,7 +240,7 @@ class Reels(Items):
 
 
 _ABSENT = -1
-_COLUMNS = ("shard", "first", "frames", "sizes")
+_COLUMNS = ("shard", "first", "frames", "sizes", "fps")
 
 
 def _opened(root: Path) -> tuple[Manifest, Stamp, Columns]:
