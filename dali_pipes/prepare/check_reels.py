@@ -5,15 +5,13 @@ Each shard is read twice: by the index, as the loader reads it, and as an archiv
 
 import json
 import os
-import tarfile
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from dali_pipes.decoding.reel import Header
 from dali_pipes.decoding.video import BadVideo
-from dali_pipes.prepare.shards import member_name
+from dali_pipes.prepare.shards import read_shard
 from dali_pipes.prepare.store import write_text
 from dali_pipes.prepare.work import Ranks, bad_input, each, summary
 from dali_pipes.sources import Reels
@@ -76,7 +74,7 @@ def _by(made: Manifest) -> str:
 
 def inspect_shard(shard: Reels, min_frames: int) -> list[BadVideo]:
     """What is wrong with the videos of a shard, a source that has no others."""
-    headers = _headers(shard.shard_path(0))
+    itself = {made.name: made for made in read_shard(Path(shard.shard_path(0)))}
     wrong = []
     for item in range(len(shard)):
         reasons = []
@@ -87,27 +85,11 @@ def inspect_shard(shard: Reels, min_frames: int) -> list[BadVideo]:
                 shard.read_encoded(item, range(begin, min(begin + AT_ONCE, count)))
         except BadVideo as bad:
             reasons.append(bad.reason)
-        steps = shard.steps(item)
-        name = os.path.relpath(shard.paths[item], shard.folder)
-        header = headers.get(f"{member_name(name)}.json")
-        if header is None or not np.array_equal(header.table(int(steps["offset"][0])), steps):
+        made = itself.get(os.path.relpath(shard.paths[item], shard.folder))
+        if made is None or not np.array_equal(made.steps, shard.steps(item)):
             reasons.append("what its shard says of it is damaged, or not what the index says")
         if count < min_frames:
             reasons.append(f"{count} frames, a clip needs {min_frames}")
         if reasons:
             wrong.append(BadVideo(shard.paths[item], "check", "; ".join(reasons)))
     return wrong
-
-
-def _headers(path: str) -> dict[str, Header]:
-    """The headers in an archive, by member; what cannot be read is not among them."""
-    found = {}
-    try:
-        with tarfile.open(path, errorlevel=0) as archive:
-            for member in archive:
-                text = archive.extractfile(member) if member.name.endswith(".json") else None
-                if text is not None:
-                    found[member.name] = Header.from_json(text.read())
-    except (OSError, tarfile.TarError, ValueError):
-        pass  # the rest of the members are not found
-    return found

@@ -94,8 +94,7 @@ class ShardWriter:
             length = os.fstat(source.fileno()).st_size
             begins = _write_member(file, f"{key}.reel", length, source)
         _to_disk(file)
-        size = (header.height, header.width)
-        made = Made(header.name, self._name, size, header.fps, header.table(begins))
+        made = _made(header, self._name, begins)
         with open(self._journal, "a") as journal:
             journal.write(made.to_line())
             _to_disk(journal)
@@ -126,7 +125,10 @@ def member_name(name: str) -> str:
 
 
 def read_done(folder: Path) -> dict[str, Made]:
-    """The videos that are whole, by name: of the index, and of what runs since noted."""
+    """The videos that are whole, by name: of the index, and of what runs since noted.
+
+    An index that is lost or damaged is made up for by what the shards say themselves.
+    """
     done = {made.name: made for made in [*_of_index(folder), *_noted(folder)]}
     shards = {path.name: path for path in folder.glob("reels-*.tar")}
     shards |= {_final_name(path): path for path in folder.glob(_GROWING)}
@@ -185,18 +187,40 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _of_index(folder: Path) -> Iterator[Made]:
-    """The videos of an index that an earlier run wrote; none if there is none that can be read."""
+    """The videos of the index that an earlier run wrote."""
     file = folder / INDEX_FILE
     try:
         columns = reel_index.read(file)
         table = reel_index.steps(str(file), reel_index.stamp(file))
     except (OSError, ValueError):
-        return  # its shards are kept, but their videos are made again
+        for shard in sorted(folder.glob("reels-*.tar")):
+            yield from read_shard(shard)
+        return
     for row, first in enumerate(columns.first.tolist()):
         height, width = columns.sizes[row].tolist()
         steps = table[first : first + int(columns.frames[row]) + 1]
         shard, fps = columns.shards[columns.shard[row]], float(columns.fps[row])
         yield Made(columns.names[row], shard, (height, width), fps, steps)
+
+
+def read_shard(path: Path) -> Iterator[Made]:
+    """The videos of a shard, as it says itself, up to where it is damaged."""
+    try:
+        with tarfile.open(path) as archive:
+            header = None
+            for member in archive:
+                if member.name.endswith(".json"):
+                    text = archive.extractfile(member)
+                    header = Header.from_json(text.read()) if text else None
+                elif header is not None:
+                    yield _made(header, path.name, member.offset_data)
+    except (OSError, tarfile.TarError, ValueError):
+        return
+
+
+def _made(header: Header, shard: str, offset: int) -> Made:
+    size = (header.height, header.width)
+    return Made(header.name, shard, size, header.fps, header.table(offset))
 
 
 def _noted(folder: Path) -> Iterator[Made]:

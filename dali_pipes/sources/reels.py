@@ -274,10 +274,11 @@ def _shard_status(path: str, index_stamp: Stamp) -> tuple[int, int] | str:
 
 
 def _read(path: str, offset: int, size: int) -> bytes:
-    """Raises OSError. Fewer bytes where the file is shorter."""
+    """Raises OSError. Fewer bytes where the file has fewer, whatever is asked for."""
     file = os.open(path, os.O_RDONLY)
     try:
-        data = os.pread(file, size, offset)
+        size = min(size, os.fstat(file).st_size - offset)
+        data = os.pread(file, size, offset) if size > 0 else b""
         while len(data) < size and (more := os.pread(file, size - len(data), offset + len(data))):
             data += more
         return data
