@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -150,10 +149,24 @@ class Reels(Items):
         if not self.frames[item]:
             reason = f"is not in the reels of {self.folder}; prepare it too, or mend the list"
             raise BadVideo(self.paths[item], "open", reason)
-        status = _shard_status(self.shard_path(item), self.index_stamp)
-        if isinstance(status, str):
-            raise BadVideo(self.paths[item], "open", self._advised(item, status))
-        return status
+        path = self.shard_path(item)
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            reason = self._advised(item, f"{os.path.basename(path)}: {words(error)}")
+            raise BadVideo(self.paths[item], "open", reason) from error
+        return status.st_size, status.st_mtime_ns
+
+    def missing(self) -> dict[int, BadVideo]:
+        """The items that are not there, and why; looks at every shard once."""
+        lost = [not os.path.isfile(os.path.join(self.folder, shard)) for shard in self.shards]
+        found = {}
+        for item in np.flatnonzero((self.frames == 0) | np.array(lost)[self.shard]).tolist():
+            try:
+                self.stamp(item)
+            except BadVideo as error:
+                found[item] = error
+        return found
 
     def probe(self, item: int) -> VideoInfo:
         height, width = self.sizes[item].tolist()
@@ -261,16 +274,6 @@ def _opened(root: Path) -> tuple[Manifest, Stamp, Columns]:
     if not columns.names:
         raise ValueError(f"{root}: its reels hold no video")
     return manifest, index_stamp, columns
-
-
-@lru_cache(maxsize=100_000)
-def _shard_status(path: str, index_stamp: Stamp) -> tuple[int, int] | str:
-    """(size, time of change) of a shard, or what is wrong; looked at once for each index."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        return f"{os.path.basename(path)}: {words(error)}"
-    return status.st_size, status.st_mtime_ns
 
 
 def _read(path: str, offset: int, size: int) -> bytes:
