@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.decoding.reel import DamagedStep, decoded_field, decoded_frame, split_steps
-from dali_pipes.decoding.video import BadVideo, VideoInfo, words
+from dali_pipes.decoding.video import BadVideo, TooShort, VideoInfo, words
 from dali_pipes.sources import reel_index
 from dali_pipes.sources.folders import by_folder, classes, existing_folder
 from dali_pipes.sources.lists import NO_START, inside, read_list
@@ -201,6 +201,9 @@ class Reels(Items):
     ) -> tuple[Images, Images]:
         """The images of frames and of flow fields by number, in one read. Raises BadVideo."""
         begin, end = numbers[0], max([*numbers[-1:], *fields[-1:]]) + 1
+        if end > (count := int(self.frames[item])):
+            reason = f"has {count} frames, frame {end - 1} was asked for"
+            raise TooShort(self.paths[item], "decode", reason, count)
         path = self.shard_path(item)
         try:
             steps = self.steps(item)[begin : end + 1]
