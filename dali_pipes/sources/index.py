@@ -154,7 +154,7 @@ def survey(source: Source, index: Index, progress: bool = True, for_gpu: bool = 
     """
     known = Survey.unknown(len(source))
     if isinstance(source, Reels):  # their own index says it all
-        known.frames[:] = source.frames
+        known.frames = np.where(source.frames == 0, UNKNOWN, source.frames)
         known.bad |= source.missing()
         return known
     first: dict[str, int] = {}  # a list may hold a file many times
