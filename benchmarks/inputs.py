@@ -71,12 +71,12 @@ def in_published_layout(videos: Path, folder: Path) -> Path:
     """
     out = folder / f"layout-{_name(VideoFiles.found(videos).paths)}"
     limit = ["--clip-frames", str(CLIP_FRAMES)]
-    _run(frames, [str(videos), "--out", str(out), *limit])
-    _run(flow, [str(out), "--algorithm", "dis", *limit])
+    run_command(frames, [str(videos), "--out", str(out), *limit])
+    run_command(flow, [str(out), "--algorithm", "dis", *limit])
     return out
 
 
-def _run(command: Any, arguments: list[str]) -> None:
+def run_command(command: Any, arguments: list[str]) -> None:
     parser = ArgumentParser()
     command.add_arguments(parser)
     command.main(parser.parse_args(arguments))
