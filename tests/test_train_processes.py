@@ -31,7 +31,7 @@ class Data:
     bad: str
 
 
-@pytest.fixture(scope="module", params=["videos", "reels"])
+@pytest.fixture(scope="module")
 def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Data:
     """Seven small videos, and a text that calls itself one; or reels, of which one is damaged."""
     folder = tmp_path_factory.mktemp("videos")
@@ -71,6 +71,9 @@ def checkpoints(out: Path) -> list[Path]:
     return sorted((out / "saved").rglob("*.pt"))
 
 
+@pytest.mark.parametrize(
+    "data", ["videos", pytest.param("reels", marks=pytest.mark.battery)], indirect=True
+)
 def test_kill_and_resume_equals_an_uninterrupted_run(data: Data, tmp_path: Path) -> None:
     flags = "--bs 2 --steps {} --save_minutes 0 --num_workers 1"
     arguments = command(data, tmp_path / "killed", flags.format(99))
@@ -93,6 +96,7 @@ def test_kill_and_resume_equals_an_uninterrupted_run(data: Data, tmp_path: Path)
     assert list(losses(tmp_path / "whole")) == list(range(1, steps + 1))
 
 
+@pytest.mark.parametrize("data", ["videos", "reels"], indirect=True)
 def test_two_processes_equal_one_with_the_same_global_batch(data: Data, tmp_path: Path) -> None:
     """Batch norm synchronised; the bad file makes some batches shorter on one of them."""
 
