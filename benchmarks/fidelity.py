@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks import timing
 from benchmarks.flow import Frames, fit, read_clips
-from benchmarks.inputs import layout_arguments, prepare
+from benchmarks.inputs import layout_arguments, run_command
 from dali_pipes import ClipBatch, ClipLoader
 from dali_pipes.clips import Clip, ClipSpec
 from dali_pipes.decoding.video import read_frames, resized
@@ -109,7 +109,7 @@ def stored_clips(videos: Path, folder: Path) -> Iterator[tuple[Row, Row]]:
 
 
 def _prepare(command: Any, *arguments: object) -> None:
-    if prepare(command, list(map(str, arguments))):
+    if run_command(command, list(map(str, arguments))):
         sys.exit(f"{command.__name__}: some clips were not prepared; nothing is compared")
 
 

@@ -71,8 +71,8 @@ def in_published_layout(videos: Path, folder: Path) -> Path:
     """
     out = folder / f"layout-{_name(VideoFiles.found(videos).paths)}"
     limit = ["--clip-frames", str(CLIP_FRAMES)]
-    prepare(frames, [str(videos), "--out", str(out), *limit])
-    prepare(flow, [str(out), "--algorithm", "dis", *limit])
+    run_command(frames, [str(videos), "--out", str(out), *limit])
+    run_command(flow, [str(out), "--algorithm", "dis", *limit])
     return out
 
 
@@ -83,11 +83,11 @@ def as_reels(videos: Path, folder: Path) -> Path:
     BadInput and ValueError as the command `prepare reels` does.
     """
     out = folder / f"reels-{_name(VideoFiles.found(videos).paths)}"
-    prepare(reels, [str(videos), "--out", str(out), "--flow", "dis"])
+    run_command(reels, [str(videos), "--out", str(out), "--flow", "dis"])
     return out
 
 
-def prepare(command: Any, arguments: list[str]) -> int:
+def run_command(command: Any, arguments: list[str]) -> int:
     """Run a command of `dali_pipes.prepare`, given as its module; the exit status."""
     parser = ArgumentParser()
     command.add_arguments(parser)

@@ -213,11 +213,11 @@ def _samples(clips: Clips) -> Iterator[Sample]:
         last = clips.frames[clips.source.paths.index(path)]
         around = range(max(0, numbers[0] - AROUND), min(last, numbers[-1] + 1 + AROUND))
         images = read_frames(path, around)
-        shown = {n: _grey(image) for n, image in zip(around, images, strict=True)}
+        shown = {n: grey(image) for n, image in zip(around, images, strict=True)}
         yield Sample(path, numbers, (images.shape[1], images.shape[2]), shown)
 
 
-def _grey(image: Array) -> Array:
+def grey(image: Array) -> Array:
     """Small and of mean 0: what decoders make of colours shifts it little."""
     small = cv2.cvtColor(resized(image, (128, 171)), cv2.COLOR_RGB2GRAY).astype(np.float32)
     return small - small.mean()
@@ -249,8 +249,8 @@ def other_frame(image: Array, number: int, sample: Sample) -> str:
     if image.shape[:2] != sample.native:
         height, width = image.shape[:2]
         return f"is {height}x{width}"
-    grey = _grey(image)
-    distance = {n: float(np.sqrt(np.square(grey - g).mean())) for n, g in sample.shown.items()}
+    found = grey(image)
+    distance = {n: float(np.sqrt(np.square(found - g).mean())) for n, g in sample.shown.items()}
     nearest = min(distance, key=distance.__getitem__)
     if distance[number] <= min(FAR, distance[nearest] + SAME):
         return ""

@@ -76,25 +76,32 @@ def interleaved(
     rounds: int = 3,
     seconds: float = 2.0,
     drained: int | Mapping[str, int] = 3,
+    processor: bool = False,
 ) -> dict[str, Timing]:
     """Seconds a clip of rival streams of batches, measured in turns: noise then hits them alike.
 
     A stream gives its next batch when called and returns how many clips that had. It may work
     ahead: a turn begins once the one before has done so, and its first `drained` batches (of a
-    mapping: none where it has no number), which were ready, are not timed.
+    mapping: none where it has no number), which were ready, are not timed. `processor`: note
+    processor time, too, of streams that work in this process alone.
     """
     measured: dict[str, list[float]] = {name: [] for name in streams}
+    spent: dict[str, list[float]] = {name: [] for name in streams}
     for _ in range(rounds):
         for name, next_batch in streams.items():
             if len(streams) > 1:
                 settle()
             for _ in range(drained if isinstance(drained, int) else drained.get(name, 0)):
                 next_batch()
-            clips, start = 0, time.perf_counter()
+            clips, start, cpu_start = 0, time.perf_counter(), time.process_time()
             while (elapsed := time.perf_counter() - start) < seconds or not clips:
                 clips += next_batch()
             measured[name].append(elapsed / clips)
-    return {name: summary(values) for name, values in measured.items()}
+            spent[name].append((time.process_time() - cpu_start) / clips)
+    times = {name: summary(values) for name, values in measured.items()}
+    if not processor:
+        return times
+    return {name: replace(times[name], cpu=statistics.median(spent[name])) for name in streams}
 
 
 def settle(at_most: float = 60.0) -> None:

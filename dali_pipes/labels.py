@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "dir", type=Path, metavar="DIR",
-        help="videos at any depth, or what `dali_pipes.prepare` made (rgb/ and flow/ in it)",
+        help="videos at any depth, or what `dali_pipes.prepare` made: reels, or rgb/ and flow/",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="labels.npz or labels.parquet")
     parser.add_argument(

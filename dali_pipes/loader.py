@@ -291,7 +291,9 @@ class ClipLoader:
         items = blake2b(os.fsencode(names), digest_size=8)
         items.update(self.source.starts.tobytes())
         spec = {name: str(value) for name, value in asdict(self.spec).items()}
-        return {**spec, "items": f"{len(self.source)} ({items.hexdigest()})", "flow": self.flow}
+        made_as = self.source.manifest.flow if isinstance(self.source, Reels) else "stored"
+        flow = self.flow if self.flow != "stored" else made_as
+        return {**spec, "items": f"{len(self.source)} ({items.hexdigest()})", "flow": flow}
 
     def _examine(self) -> None:
         """Report what is known to be bad or too short; raise if nothing is left."""

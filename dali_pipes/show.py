@@ -1,6 +1,7 @@
 """Draw a clip of a video with its labels.
 
 python -m dali_pipes.show VIDEO [--start FRAME] [--out PICTURE]
+python -m dali_pipes.show REELS/class/video
 """
 
 import argparse
@@ -12,10 +13,11 @@ import cv2
 import numpy as np
 
 from dali_pipes.clips import ClipSpec, start_frame
-from dali_pipes.decoding.video import BadVideo, probe, read_clip, read_frames
+from dali_pipes.decoding.video import BadVideo, read_frames
 from dali_pipes.drawing.page import Image
 from dali_pipes.drawing.picture import clip_picture
 from dali_pipes.flow import dis_flow, flow_size, tvl1_flow
+from dali_pipes.sources import Reels, open_video
 from kernels.flow import code as flow_code
 from kernels.labels.schema import RULES, Rule
 
@@ -27,13 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Draw a clip of a video with its 27 labels.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("video", type=Path, metavar="VIDEO")
+    parser.add_argument(
+        "video", type=Path, metavar="VIDEO", help="a video file, or REELS/class/video"
+    )
     parser.add_argument("--start", type=int, help="first frame, from 0; None: the video's middle")
     parser.add_argument("--out", type=Path, default=Path("clip.png"), help="PNG to write")
     parser.add_argument("--rule", choices=RULES, default="corrected", help="how labels are defined")
     parser.add_argument(
         "--flow", choices=("tvl1", "dis"), default="tvl1",
-        help="tvl1: as published, some seconds a clip; dis: what training on a CPU computes",
+        help="of a video file: tvl1, as published, some seconds a clip, or dis, what training on a "
+        "CPU computes; reels have theirs",
     )  # fmt: skip
     args = parser.parse_args(argv)
     try:
@@ -50,14 +55,18 @@ def _picture_of(video: Path, start: int | None, rule: Rule, flow: str) -> Image:
     """Read, label and draw one clip: the centre crop of the spec that training uses by default."""
     from kernels.labels import clip_labels
 
+    source = open_video(video)
     spec = ClipSpec(rule=rule)
-    count = spec.frames_for_flow
-    frames_in_video = probe(video).frames
+    if isinstance(source, Reels):
+        spec = ClipSpec(rule=rule, resize=source.manifest.resize)
+    frames_in_video = source.probe(0).frames
     if start is None:
-        start = start_frame(0.5, frames_in_video, spec.span(count))
-    numbers = range(start, start + count)
-    frames, native = read_clip(video, numbers, spec.resize)
-    if flow == "tvl1":
+        start = start_frame(0.5, frames_in_video, spec.needs)
+    numbers = range(start, start + spec.needs)
+    frames, native = source.read_clip(0, numbers, spec.resize)
+    if isinstance(source, Reels):
+        coded = source.read_flow(0, numbers[: spec.flow_fields])
+    elif flow == "tvl1":
         native_frames = read_frames(video, numbers, flow_size(native))
         fields = [flow_code.encode(field) for field in tvl1_flow(native_frames)]
         coded = np.stack([cv2.resize(field, spec.resize[::-1]) for field in fields])

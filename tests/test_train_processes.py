@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,28 +15,47 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from dali_pipes.prepare.__main__ import main as prepare
 from dali_pipes.prepare.encode import write_video
-from dali_pipes.sources import Synthetic
+from dali_pipes.sources import Reels, Synthetic
 
 ROOT = Path(__file__).parent.parent
 SMALL = "--width 0.1 --clip_len 8 --size 32 --resize 36x48 --precision float32 --device cpu"
 
 
+@dataclass(frozen=True)
+class Data:
+    """What to train on: flags, and the name of what cannot be used."""
+
+    flags: str
+    bad: str
+
+
 @pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven small videos, and a text that calls itself one."""
+def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """Seven small videos, and a text that calls itself one; or reels, of which one is damaged."""
     folder = tmp_path_factory.mktemp("videos")
     source = Synthetic.make(7, 24, (48, 64))
     for item in range(7):
         frames, _ = source.read_clip(item, range(24), None)
         write_video(folder / f"{item}.mp4", frames)
+    if request.param == "reels":
+        out = tmp_path_factory.mktemp("made") / "reels"
+        flags = f"--out {out} --flow dis --resize 36x48 --workers 2"
+        assert prepare(["reels", str(folder), *flags.split()]) == 0
+        source = Reels.found(out)
+        with open(source.shard_path(3), "r+b") as shard:
+            for offset in source.steps(3)["offset"].tolist():
+                shard.seek(offset + 100)
+                shard.write(b"damage")
+        return Data(f"--reels {out}", "3.mp4")
     (folder / "3_text.mp4").write_text("not a video")
-    return folder
+    return Data(f"--videos {folder}", "3_text.mp4")
 
 
-def command(videos: Path, out: Path, flags: str) -> list[str]:
+def command(data: Data, out: Path, flags: str) -> list[str]:
     folders = f"--log_dir {out / 'logs'} --model_save_dir {out / 'saved'}"
-    return f"--videos {videos} {SMALL} {folders} {flags}".split()
+    return f"{data.flags} {SMALL} {folders} {flags}".split()
 
 
 def events(out: Path) -> EventAccumulator:
@@ -51,9 +71,12 @@ def checkpoints(out: Path) -> list[Path]:
     return sorted((out / "saved").rglob("*.pt"))
 
 
-def test_kill_and_resume_equals_an_uninterrupted_run(videos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "data", ["videos", pytest.param("reels", marks=pytest.mark.battery)], indirect=True
+)
+def test_kill_and_resume_equals_an_uninterrupted_run(data: Data, tmp_path: Path) -> None:
     flags = "--bs 2 --steps {} --save_minutes 0 --num_workers 1"
-    arguments = command(videos, tmp_path / "killed", flags.format(99))
+    arguments = command(data, tmp_path / "killed", flags.format(99))
     process = subprocess.Popen([sys.executable, "train.py", *arguments], cwd=ROOT)
     deadline = time.monotonic() + 120
     while not len(checkpoints(tmp_path / "killed")) > 1 and time.monotonic() < deadline:
@@ -65,27 +88,28 @@ def test_kill_and_resume_equals_an_uninterrupted_run(videos: Path, tmp_path: Pat
 
     flags = flags.format(steps)
     subprocess.run(
-        [sys.executable, "train.py", *command(videos, tmp_path / "killed", flags + " --resume")],
+        [sys.executable, "train.py", *command(data, tmp_path / "killed", flags + " --resume")],
         cwd=ROOT, check=True,
     )  # fmt: skip
-    assert train.main(command(videos, tmp_path / "whole", flags)) == 0
+    assert train.main(command(data, tmp_path / "whole", flags)) == 0
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
     assert list(losses(tmp_path / "whole")) == list(range(1, steps + 1))
 
 
-def test_two_processes_equal_one_with_the_same_global_batch(videos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("data", ["videos", "reels"], indirect=True)
+def test_two_processes_equal_one_with_the_same_global_batch(data: Data, tmp_path: Path) -> None:
     """Batch norm synchronised; the bad file makes some batches shorter on one of them."""
 
     def torchrun(out: Path, flags: str) -> None:
         subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-             "train.py", *command(videos, out, f"--bs 2 --sync_bn --num_workers 1 {flags}")],
+             "train.py", *command(data, out, f"--bs 2 --sync_bn --num_workers 1 {flags}")],
             cwd=ROOT, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
     one, two = tmp_path / "one", tmp_path / "two"
     torchrun(two, "--steps 3")
-    assert train.main(command(videos, one, "--bs 4 --steps 3")) == 0
+    assert train.main(command(data, one, "--bs 4 --steps 3")) == 0
     np.testing.assert_allclose(list(losses(two).values()), list(losses(one).values()), rtol=1e-4)
     ours, theirs = (torch.load(checkpoints(out)[-1], weights_only=True) for out in (one, two))
     assert ours["loader"]["consumed"] == theirs["loader"]["consumed"] == 12
@@ -94,9 +118,9 @@ def test_two_processes_equal_one_with_the_same_global_batch(videos: Path, tmp_pa
             torch.testing.assert_close(theirs["net"][name], weight, rtol=1e-3, atol=1e-5)
 
     (skipped,) = (two / "logs").rglob("skipped.jsonl")  # rank 0 alone writes, each file once
-    assert [Path(json.loads(line)["path"]).name for line in skipped.open()] == ["3_text.mp4"]
+    assert [Path(json.loads(line)["path"]).name for line in skipped.open()] == [data.bad]
 
     # With another number of processes the run goes on as if nothing had happened.
-    assert train.main(command(videos, two, "--bs 4 --steps 5 --resume")) == 0
-    assert train.main(command(videos, one, "--bs 4 --steps 5 --resume --num_workers 0")) == 0
+    assert train.main(command(data, two, "--bs 4 --steps 5 --resume")) == 0
+    assert train.main(command(data, one, "--bs 4 --steps 5 --resume --num_workers 0")) == 0
     np.testing.assert_allclose(list(losses(two).values()), list(losses(one).values()), rtol=1e-3)

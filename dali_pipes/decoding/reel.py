@@ -35,6 +35,7 @@ class Header:
     name: str  # class/video, as in the folder it was made from
     height: int  # px of the video itself, upright
     width: int
+    fps: float  # frames a second; 0: not known
     rgb_bytes: list[int]  # by frame
     flow_bytes: list[int]  # likewise; 0: no field
     crc32: list[int]  # of both together

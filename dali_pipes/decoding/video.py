@@ -88,6 +88,12 @@ def header_frames(path: Path | str) -> int:
         return stream.frames
 
 
+def frame_rate(path: Path | str) -> float:
+    """Frames a second, as the container says; 0 if it says nothing."""
+    with opened(path, "open") as (_, stream):
+        return float(stream.average_rate or 0)
+
+
 def file_status(path: Path | str) -> os.stat_result:
     """Raises BadVideo if there is no regular file: opening a pipe would wait for ever."""
     try:

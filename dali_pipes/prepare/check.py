@@ -1,6 +1,7 @@
-"""Decode every video whole and report what is in it and what is wrong.
+"""Report what a folder of videos, or of reels, holds and what is wrong with it.
 
-Exit status 1 if anything is wrong. With --json, an interrupted check continues where it stopped.
+Videos are decoded whole; of reels every checksum is compared. Exit status 1 if anything is wrong.
+With --json, an interrupted check of videos continues where it stopped.
 """
 
 import argparse
@@ -13,9 +14,11 @@ from typing import Any
 from uuid import uuid4
 
 from dali_pipes.decoding.video import BadVideo, decoded, header_frames, printable, probe
+from dali_pipes.prepare.check_reels import check_reels
 from dali_pipes.prepare.store import write_text
 from dali_pipes.prepare.work import add_workers_argument, bad_input, each, ranks, worker_count
 from dali_pipes.sources import VideoFiles
+from dali_pipes.sources.reels import are_reels
 
 # Good files of HMDB51 have one packet, and one frame in the header, more than pictures.
 SPARE_FRAMES = 1
@@ -36,7 +39,7 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dir", type=Path, metavar="DIR", help="folder with videos, at any depth")
+    parser.add_argument("dir", type=Path, metavar="DIR", help="videos at any depth, or reels")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
     parser.add_argument(
         "--min-frames",
@@ -51,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     place = ranks()
     workers = worker_count(args.workers, place)
+    if are_reels(args.dir):
+        return check_reels(args.dir, args.json, args.min_frames, place, workers)
     with bad_input():
         source = VideoFiles.found(args.dir)
     share = place.share(source.paths)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from dali_pipes.decoding.jpeg import read_image
 from dali_pipes.decoding.reel import Header, stacked
-from dali_pipes.decoding.video import BadVideo, decoded, printable, resized, upright_rgb
+from dali_pipes.decoding.video import BadVideo, decoded, frame_rate, printable, resized, upright_rgb
 from dali_pipes.flow import dis_flow, fitted
 from dali_pipes.prepare.compute import (
     ALGORITHMS,
@@ -219,7 +219,8 @@ def make_reel(job: Job, recipe: Recipe) -> tuple[Header, Path]:
     """The pictures of a video in a file, and what they are. Raises BadVideo."""
     images = _images(job.source)
     first = next(images)
-    header = Header(job.name, first.shape[0], first.shape[1], [], [], [])
+    fps = frame_rate(job.source.paths[0]) if isinstance(job.source, VideoFiles) else 0.0
+    header = Header(job.name, first.shape[0], first.shape[1], fps, [], [], [])
     file = recipe.parts / uuid4().hex
     try:
         with open(file, "wb") as pictures:

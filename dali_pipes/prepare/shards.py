@@ -45,6 +45,7 @@ class Made:
     name: str  # class/video
     shard: str
     size: tuple[int, int]  # (height, width) of the video itself, px
+    fps: float  # 0: not known
     steps: NDArray[np.void]  # [frames + 1], its rows of the index
 
     @property
@@ -58,13 +59,13 @@ class Made:
 
     def to_line(self) -> str:
         steps = b64encode(self.steps.tobytes()).decode()
-        return json.dumps([self.name, self.shard, self.size, steps]) + "\n"
+        return json.dumps([self.name, self.shard, self.size, self.fps, steps]) + "\n"
 
     @classmethod
     def from_line(cls, line: str) -> Self:
         """Raises ValueError if the line was not written whole."""
-        name, shard, (height, width), steps = json.loads(line)
-        return cls(name, shard, (height, width), np.frombuffer(b64decode(steps), STEP))
+        name, shard, (height, width), fps, steps = json.loads(line)
+        return cls(name, shard, (height, width), fps, np.frombuffer(b64decode(steps), STEP))
 
 
 class ShardWriter:
@@ -90,10 +91,10 @@ class ShardWriter:
         file.seek(self._end)
         _write_member(file, f"{key}.json", len(text), BytesIO(text))
         with open(pictures, "rb") as source:
-            size = os.fstat(source.fileno()).st_size
-            begins = _write_member(file, f"{key}.reel", size, source)
+            length = os.fstat(source.fileno()).st_size
+            begins = _write_member(file, f"{key}.reel", length, source)
         _to_disk(file)
-        made = Made(header.name, self._name, (header.height, header.width), header.table(begins))
+        made = _made(header, self._name, begins)
         with open(self._journal, "a") as journal:
             journal.write(made.to_line())
             _to_disk(journal)
@@ -124,7 +125,10 @@ def member_name(name: str) -> str:
 
 
 def read_done(folder: Path) -> dict[str, Made]:
-    """The videos that are whole, by name: of the index, and of what runs since noted."""
+    """The videos that are whole, by name: of the index, and of what runs since noted.
+
+    An index that is lost or damaged is made up for by what the shards say themselves.
+    """
     done = {made.name: made for made in [*_of_index(folder), *_noted(folder)]}
     shards = {path.name: path for path in folder.glob("reels-*.tar")}
     shards |= {_final_name(path): path for path in folder.glob(_GROWING)}
@@ -152,6 +156,7 @@ def finish(folder: Path, done: dict[str, Made]) -> None:
         np.array([place[made.shard] for made in videos], np.int32),
         np.array([made.frames for made in videos], np.int32),
         np.array([made.size for made in videos], np.int32).reshape(-1, 2),
+        np.array([made.fps for made in videos], np.float32),
     )
     part = folder / f".{uuid4().hex}.part.npz"  # NumPy insists on the suffix
     try:
@@ -182,17 +187,40 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _of_index(folder: Path) -> Iterator[Made]:
-    """The videos of an index that an earlier run wrote; none if there is none that can be read."""
+    """The videos of the index that an earlier run wrote."""
     file = folder / INDEX_FILE
     try:
         columns = reel_index.read(file)
         table = reel_index.steps(str(file), reel_index.stamp(file))
     except (OSError, ValueError):
-        return  # its shards are kept, but their videos are made again
+        for shard in sorted(folder.glob("reels-*.tar")):
+            yield from read_shard(shard)
+        return
     for row, first in enumerate(columns.first.tolist()):
         height, width = columns.sizes[row].tolist()
         steps = table[first : first + int(columns.frames[row]) + 1]
-        yield Made(columns.names[row], columns.shards[columns.shard[row]], (height, width), steps)
+        shard, fps = columns.shards[columns.shard[row]], float(columns.fps[row])
+        yield Made(columns.names[row], shard, (height, width), fps, steps)
+
+
+def read_shard(path: Path) -> Iterator[Made]:
+    """The videos of a shard, as it says itself, up to where it is damaged."""
+    try:
+        with tarfile.open(path) as archive:
+            header = None
+            for member in archive:
+                if member.name.endswith(".json"):
+                    text = archive.extractfile(member)
+                    header = Header.from_json(text.read()) if text else None
+                elif header is not None:
+                    yield _made(header, path.name, member.offset_data)
+    except (OSError, tarfile.TarError, ValueError):
+        return
+
+
+def _made(header: Header, shard: str, offset: int) -> Made:
+    size = (header.height, header.width)
+    return Made(header.name, shard, size, header.fps, header.table(offset))
 
 
 def _noted(folder: Path) -> Iterator[Made]:

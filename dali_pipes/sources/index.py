@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from dali_pipes.decoding.encoded import unsure
 from dali_pipes.decoding.video import BadVideo, VideoInfo
+from dali_pipes.sources.reels import Reels
 from dali_pipes.sources.source import Source
 from kernels.cache import cache_folder
 
@@ -152,6 +153,10 @@ def survey(source: Source, index: Index, progress: bool = True, for_gpu: bool = 
     `for_gpu`: say of each, too, why a GPU does not decode it.
     """
     known = Survey.unknown(len(source))
+    if isinstance(source, Reels):  # their own index says it all
+        known.frames = np.where(source.frames == 0, UNKNOWN, source.frames)
+        known.bad |= source.missing()
+        return known
     first: dict[str, int] = {}  # a list may hold a file many times
     same = [first.setdefault(path, item) for item, path in enumerate(source.paths)]
     stamps = {}
@@ -164,10 +169,7 @@ def survey(source: Source, index: Index, progress: bool = True, for_gpu: bool = 
         if stamps.get(row.path) == row.stamp and row.serves(for_gpu):
             known.learn(first[row.path], row)
             del stamps[row.path]
-    if source.index_path is None:  # nothing to keep: probing costs nothing
-        for path, stamp in stamps.items():
-            known.learn(first[path], probe(source, first[path], stamp, for_gpu))
-    elif len(stamps) <= PROBE_AT_START:
+    if len(stamps) <= PROBE_AT_START:
         new = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             probed = pool.map(

@@ -1,5 +1,7 @@
 """From what a user gives to a source: videos, reels, a list, or folders of frames."""
 
+import os
+from functools import lru_cache
 from pathlib import Path
 
 from dali_pipes.sources.frames import FrameFolders
@@ -49,3 +51,23 @@ def open_source(
         assert videos is not None
         return VideoFiles.found(videos)
     return VideoFiles.listed(data_list, videos)
+
+
+def open_video(path: Path | str) -> Source:
+    """A source of one item: a video file, or REELS/class/video, as paths of reels are written.
+
+    Raises ValueError if the reels have no such video.
+    """
+    root = next((folder for folder in Path(path).parents if are_reels(folder)), None)
+    if root is None:
+        return VideoFiles.one(path)
+    reels = _reels(root)
+    wanted = os.path.join(os.path.abspath(root), os.path.relpath(path, root))
+    if wanted not in reels.paths:
+        raise ValueError(f"{path}: the reels in {root} have no such video")
+    return reels.subset([reels.paths.index(wanted)])
+
+
+@lru_cache(maxsize=1)
+def _reels(root: Path) -> Reels:
+    return Reels.found(root)

@@ -29,6 +29,7 @@ class Columns:
     shard: NDArray[np.int32]  # [V], position in `shards`
     frames: NDArray[np.int32]  # [V]
     sizes: NDArray[np.int32]  # [V,2], (height, width) of the videos themselves, px
+    fps: NDArray[np.float32]  # [V], frames a second, 0 where not known
 
     @property
     def first(self) -> NDArray[np.int64]:
@@ -53,12 +54,14 @@ def write(file: Path, columns: Columns, steps: Iterable[NDArray[np.void]]) -> No
         shard=columns.shard,
         frames=columns.frames,
         sizes=columns.sizes,
+        fps=columns.fps,
         steps=np.concatenate([np.zeros(0, STEP), *steps]),
     )
 
 
 def read(file: Path | str) -> Columns:
     """Raises OSError, or ValueError if it is damaged."""
+    stamp(file)
     try:
         with np.load(file) as columns:  # checks the checksums of what it reads
             return Columns(
@@ -67,24 +70,30 @@ def read(file: Path | str) -> Columns:
                 columns["shard"],
                 columns["frames"],
                 columns["sizes"],
+                columns["fps"],
             )
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # there is little that NumPy does not raise for a damaged file
         raise ValueError(f"{file}: is damaged ({error})") from error
 
 
 @lru_cache(maxsize=4)
 def steps(file: str, same: Stamp) -> NDArray[np.void]:
-    """The steps of all videos [sum of frames + 1], mapped. Raises ValueError if another file than
-    `same` is there now, OSError if none is."""
+    """The steps of all videos [sum of frames + 1], mapped. Raises OSError, or ValueError if it is
+    damaged, or another file than `same` by now."""
     if stamp(file) != same:
         raise ValueError(f"{file} was replaced while it was in use; start again")
-    with zipfile.ZipFile(file) as archive, archive.open(_STEPS) as member:
-        np.lib.format.read_magic(member)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-        if dtype != STEP or archive.getinfo(_STEPS).compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{file}: is damaged (no table of steps)")
-        begins = _data_offset(file, archive.getinfo(_STEPS).header_offset) + member.tell()
-    return np.asarray(np.memmap(file, STEP, "r", begins, shape))  # plain: slices sooner
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open(_STEPS) as member:
+            np.lib.format.read_magic(member)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+            info = archive.getinfo(_STEPS)
+            begins = _data_offset(file, info.header_offset) + member.tell()
+        if dtype != STEP or info.compress_type != zipfile.ZIP_STORED:
+            raise ValueError("no table of steps")
+        table = np.memmap(file, STEP, "r", begins, shape)
+    except Exception as error:  # there is little that is not raised for a damaged file
+        raise ValueError(f"{file}: is damaged ({error})") from error
+    return np.asarray(table)  # plain: slices sooner
 
 
 def _data_offset(file: str, header: int) -> int:

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.decoding.reel import DamagedStep, decoded_field, decoded_frame, split_steps
-from dali_pipes.decoding.video import BadVideo, VideoInfo, words
+from dali_pipes.decoding.video import BadVideo, TooShort, VideoInfo, words
 from dali_pipes.sources import reel_index
 from dali_pipes.sources.folders import by_folder, classes, existing_folder
 from dali_pipes.sources.lists import NO_START, inside, read_list
@@ -31,6 +30,7 @@ class Manifest:
 
     resize: tuple[int, int]  # (height, width) of frames and fields, px
     flow: str  # tvl1 | dis | stored: from flow images
+    flow_computed_by: str  # CPU | CUDA
     jpeg_quality: int
 
     @classmethod
@@ -42,7 +42,12 @@ class Manifest:
             if made["format"] != FORMAT:
                 raise ValueError(f"has format {made['format']}, this version reads {FORMAT}")
             height, width = made["resize"]
-            return cls((int(height), int(width)), str(made["flow"]), int(made["jpeg_quality"]))
+            return cls(
+                (int(height), int(width)),
+                str(made["flow"]),
+                str(made["flow_computed_by"]),
+                int(made["jpeg_quality"]),
+            )
         except FileNotFoundError:
             raise ValueError(f"{folder}: no reels (there is no {MANIFEST} in it)") from None
         except OSError as error:
@@ -70,6 +75,7 @@ class Reels(Items):
     first: NDArray[np.int64]  # [items], row of its first step
     frames: NDArray[np.int32]  # [items]
     sizes: NDArray[np.int32]  # [items,2], (height, width) of the videos themselves
+    fps: NDArray[np.float32]  # [items], frames a second, 0 where not known
     has_flow = True
 
     @classmethod
@@ -121,6 +127,7 @@ class Reels(Items):
             first=columns.first[rows],
             frames=np.where(rows == _ABSENT, 0, columns.frames[rows]),
             sizes=columns.sizes[rows],
+            fps=columns.fps[rows],
             **items,
         )
 
@@ -132,14 +139,34 @@ class Reels(Items):
     def shard_path(self, item: int) -> str:
         return os.path.join(self.folder, self.shards[self.shard[item]])
 
+    def steps(self, item: int) -> NDArray[np.void]:
+        """The item's rows of the index, [frames + 1]. Raises OSError or ValueError."""
+        table = reel_index.steps(os.path.join(self.folder, INDEX_FILE), self.index_stamp)
+        first = int(self.first[item])
+        return table[first : first + int(self.frames[item]) + 1]
+
     def stamp(self, item: int) -> tuple[int, int]:
         if not self.frames[item]:
             reason = f"is not in the reels of {self.folder}; prepare it too, or mend the list"
             raise BadVideo(self.paths[item], "open", reason)
-        status = _shard_status(self.shard_path(item), self.index_stamp)
-        if isinstance(status, str):
-            raise BadVideo(self.paths[item], "open", self._advised(item, status))
-        return status
+        path = self.shard_path(item)
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            reason = self._advised(item, f"{os.path.basename(path)}: {words(error)}")
+            raise BadVideo(self.paths[item], "open", reason) from error
+        return status.st_size, status.st_mtime_ns
+
+    def missing(self) -> dict[int, BadVideo]:
+        """The items that are not there, and why; looks at every shard once."""
+        lost = [not os.path.isfile(os.path.join(self.folder, shard)) for shard in self.shards]
+        found = {}
+        for item in np.flatnonzero((self.frames == 0) | np.array(lost)[self.shard]).tolist():
+            try:
+                self.stamp(item)
+            except BadVideo as error:
+                found[item] = error
+        return found
 
     def probe(self, item: int) -> VideoInfo:
         height, width = self.sizes[item].tolist()
@@ -154,13 +181,19 @@ class Reels(Items):
         height, width = self.sizes[item].tolist()
         return np.stack(list(self.frames_of(item, images, numbers))), (height, width)
 
+    def read_flow(self, item: int, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        """Fields by number: coded flow uint8 [F,h,w,2]. Raises BadVideo."""
+        _, images = self.read_encoded(item, numbers, numbers)
+        planes = np.stack(list(self.fields_of(item, images, numbers)))  # [F,2,h,w]
+        return np.moveaxis(planes, 1, -1)
+
     def check_size(self, resize: tuple[int, int] | None) -> None:
         """Raises ValueError if frames of another size are wanted."""
         height, width = self.manifest.resize
         if resize not in (None, (height, width)):
             raise ValueError(
                 f"{self.folder}: its frames are {height}x{width}, not {resize[0]}x{resize[1]}; "
-                f"pass --resize {height}x{width}, or prepare reels of the other size"
+                f"set resize to {height}x{width}, or prepare reels of the other size"
             )
 
     def read_encoded(
@@ -168,11 +201,12 @@ class Reels(Items):
     ) -> tuple[Images, Images]:
         """The images of frames and of flow fields by number, in one read. Raises BadVideo."""
         begin, end = numbers[0], max([*numbers[-1:], *fields[-1:]]) + 1
+        if end > (count := int(self.frames[item])):
+            reason = f"has {count} frames, frame {end - 1} was asked for"
+            raise TooShort(self.paths[item], "decode", reason, count)
         path = self.shard_path(item)
         try:
-            table = reel_index.steps(os.path.join(self.folder, INDEX_FILE), self.index_stamp)
-            row = int(self.first[item])
-            steps = table[row + begin : row + end + 1]
+            steps = self.steps(item)[begin : end + 1]
             offset, size = int(steps["offset"][0]), int(steps["offset"][-1] - steps["offset"][0])
             data = memoryview(_read(path, offset, size))
             wanted = sorted({*numbers, *fields})
@@ -222,7 +256,7 @@ class Reels(Items):
 
 
 _ABSENT = -1
-_COLUMNS = ("shard", "first", "frames", "sizes")
+_COLUMNS = ("shard", "first", "frames", "sizes", "fps")
 
 
 def _opened(root: Path) -> tuple[Manifest, Stamp, Columns]:
@@ -245,21 +279,12 @@ def _opened(root: Path) -> tuple[Manifest, Stamp, Columns]:
     return manifest, index_stamp, columns
 
 
-@lru_cache(maxsize=100_000)
-def _shard_status(path: str, index_stamp: Stamp) -> tuple[int, int] | str:
-    """(size, time of change) of a shard, or what is wrong; looked at once for each index."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        return f"{os.path.basename(path)}: {words(error)}"
-    return status.st_size, status.st_mtime_ns
-
-
 def _read(path: str, offset: int, size: int) -> bytes:
-    """Raises OSError. Fewer bytes where the file is shorter."""
+    """Raises OSError. Fewer bytes where the file has fewer, whatever is asked for."""
     file = os.open(path, os.O_RDONLY)
     try:
-        data = os.pread(file, size, offset)
+        size = min(size, os.fstat(file).st_size - offset)
+        data = os.pread(file, size, offset) if size > 0 else b""
         while len(data) < size and (more := os.pread(file, size - len(data), offset + len(data))):
             data += more
         return data

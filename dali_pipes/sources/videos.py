@@ -73,6 +73,15 @@ class VideoFiles(Items):
             **classes(entries, root),
         )
 
+    @classmethod
+    def one(cls, path: Path | str) -> Self:
+        """A video file alone."""
+        root = Path(path).absolute().parent
+        return cls(
+            name=str(path), paths=[str(path)], starts=np.full(1, NO_START, np.int64),
+            **by_folder([""], root),
+        )  # fmt: skip
+
     def stamp(self, item: int) -> tuple[int, int]:
         status = video.file_status(self.paths[item])
         return status.st_size, status.st_mtime_ns

@@ -93,7 +93,7 @@ def _common() -> Parser:
 
     group = parser.add_argument_group("data")
     group.add_argument("--videos", type=Path, required=True, metavar="DIR",
-        help="videos, searched with subfolders; a video's class is its folder")
+        help="videos, searched with subfolders, or reels; a video's class is its folder")
     group.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
     group.add_argument("--cache", type=Path, metavar="DIR",
         help="where features are kept for all tasks (default: the folder features beside OUT)")

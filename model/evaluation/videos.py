@@ -8,10 +8,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decoding.video import BadVideo, TooShort, probe, read_clip, resized
+from dali_pipes.decoding.video import BadVideo, TooShort, resized
 from dali_pipes.loader import NothingUsable
 from dali_pipes.prepare.list_clips import read_split
-from dali_pipes.sources import Source, open_source
+from dali_pipes.sources import Source, open_source, open_video
 from model.evaluation.features import FeatureCache, Table, cache_key, extract
 from model.evaluation.options import CLIP_DEFAULTS
 from model.evaluation.report import SHOWN_NEIGHBOURS, SHOWN_QUERIES, Neighbour, Query
@@ -161,13 +161,14 @@ def pooled(videos: Videos, pooling: str) -> NDArray[np.float32]:
 @lru_cache(maxsize=256)  # a training video can be near to many
 def strip(path: str) -> NDArray[np.uint8]:
     """Frames of a video side by side, uint8 RGB [H,W,3]."""
-    frames = probe(path).frames
+    source = open_video(path)
+    frames = source.probe(0).frames
     numbers = [(2 * n + 1) * frames // (2 * STRIP_FRAMES) for n in range(STRIP_FRAMES)]
     try:
-        pictures, _ = read_clip(path, numbers, None)
+        pictures, _ = source.read_clip(0, numbers, None)
     except TooShort as error:  # its container promised more
         last = max(error.frames - 1, 0)
-        pictures, _ = read_clip(path, [min(number, last) for number in numbers], None)
+        pictures, _ = source.read_clip(0, [min(number, last) for number in numbers], None)
     height, width = pictures.shape[1:3]
     size = (STRIP_HEIGHT, round(width * STRIP_HEIGHT / height))
     return np.hstack([resized(picture, size) for picture in pictures])

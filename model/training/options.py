@@ -179,15 +179,8 @@ def _flags(text: str) -> tuple[int, ...]:
 # Flags that a resumed run may change; all others decide what is computed. That the data are the
 # same is the loader's to check: they may have moved.
 _FREE = {
-    *(
-        "videos",
-        "reels",
-        "data_list",
-        "rgb_prefix",
-        "flow_x_prefix",
-        "flow_y_prefix",
-        "on_bad_file",
-    ),
+    *("videos", "reels", "data_list", "rgb_prefix", "flow_x_prefix", "flow_y_prefix"),
+    *("on_bad_file", "num_workers", "prefetch", "decode_threads"),
     *("bs", "epoch_num", "steps", "device", "precision", "compile", "sync_bn"),
     *("model_save_dir", "log_dir", "max_save_num", "save_minutes", "resume"),
 }

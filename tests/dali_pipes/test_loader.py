@@ -139,11 +139,11 @@ def test_published_frames(real_data: Path) -> None:
         flow_x_prefix=frames / "flow/u",
         flow_y_prefix=frames / "flow/v",
         batch_size=3,
-        num_workers=1,
+        num_workers=2,
         rule="reference",
     )
     assert loader.flow == "stored"
-    for number in range(2):
+    for number in range(4):
         batch = loader.next_batch()
         assert torch.equal(batch.labels, clip_labels(batch.frames, batch.flow, "reference"))
         assert batch.start.tolist() == [0, 0, 0]
@@ -167,6 +167,9 @@ def test_published_frames(real_data: Path) -> None:
                 difference = np.abs(mine.astype(int) - theirs)
                 assert difference.max() <= 1
                 assert (difference > 0).mean() < 0.15
+    running = loader._feed._running
+    assert running is not None
+    assert len(list(running._scratch.iterdir())) == 2, "both workers take batches"
     loader.close()
 
 

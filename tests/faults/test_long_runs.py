@@ -1,15 +1,19 @@
 """Long lists and long runs: memory stays flat, start-up reads nothing that it need not."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dali_pipes import ClipLoader
 from dali_pipes.clips import clip_at
+from dali_pipes.decoding.reel import STEP
 from dali_pipes.prepare.encode import write_video
+from dali_pipes.sources.reel_index import Columns, write
 from tests.faults.damage import moving
 
 SMALL = {"clip_len": 8, "size": 32, "resize": (36, 48)}
@@ -112,3 +116,44 @@ def test_every_clip_once_whatever_the_number_of_ranks(videos: Path, ranks: list[
     stream = [clip_at(i, 9, spec) for i in range(state["consumed"])]
     wanted = [(clip.video, clip.crop, clip.flip) for clip in stream if clip.video != bad]
     assert sorted(seen) == sorted(wanted)
+
+
+REELS = """
+import sys, time
+from pathlib import Path
+from dali_pipes import ClipLoader
+
+def resident(name):
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(name)[1].split()[0]) * 1024
+
+before, began = resident("VmRSS:"), time.monotonic()
+loader = ClipLoader(reels=sys.argv[1], num_workers=0, device="cpu")
+print(time.monotonic() - began, resident("VmHWM:") - before, len(loader.paths))
+"""
+
+
+@pytest.mark.parametrize("length", [20_000, pytest.param(240_000, marks=pytest.mark.soak)])
+def test_opening_many_reels(tmp_path: Path, length: int) -> None:
+    """The table of steps, 1.2 GB for 240,000 videos of 300 frames, is not read."""
+    names = sorted(f"class {n % 400:03d}/a_video_of_this_name_{n:06d}.mp4" for n in range(length))
+    shards = [f"reels-0000-{n:05d}.tar" for n in range(length // 250)]
+    for shard in shards:
+        (tmp_path / shard).touch()
+    places = np.arange(length, dtype=np.int32) % len(shards)
+    columns = Columns(
+        names, shards, places, np.full(length, 300, np.int32),
+        np.full((length, 2), 240, np.int32), np.full(length, 25, np.float32),
+    )  # fmt: skip
+    write(tmp_path / "index.npz", columns, [np.zeros(301 * length, STEP)])
+    made = {"format": 1, "resize": [128, 171], "flow": "tvl1", "flow_computed_by": "CPU"}
+    (tmp_path / "reels.json").write_text(json.dumps(made | {"jpeg_quality": 95}))
+    done = subprocess.run(
+        [sys.executable, "-c", REELS, tmp_path], capture_output=True, text=True, check=True
+    )
+    seconds, memory, found = map(float, done.stdout.split())
+    print(f"{length} reels: {seconds:.1f} s, {memory / MIB:.0f} MiB")
+    assert found == length
+    assert memory < 300 * MIB
+    if length == 240_000:  # on two cores; a soak test runs by itself
+        assert seconds < 5

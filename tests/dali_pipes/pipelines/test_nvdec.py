@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dali_pipes.clips import ClipSpec
+from dali_pipes.clips import Clip, ClipSpec
 from dali_pipes.decoding.encoded import GPU_CODECS
 from dali_pipes.pipelines import nvdec
 from dali_pipes.pipelines.feed import Feed
@@ -17,6 +17,10 @@ from dali_pipes.sources import Synthetic, VideoFiles
 from dali_pipes.sources.index import Index, Survey, survey
 
 untrusting = nvdec.trusted_codecs.__wrapped__  # without memory
+
+
+def clip_of(video: int) -> Clip:
+    return Clip(0, video, 0.0, (0, 0), False)
 
 
 def test_a_codec_is_trusted_once_it_gave_the_right_frames() -> None:
@@ -78,9 +82,9 @@ def test_frames_too_small_for_hardware_flow_are_refused_by_name(
         FetchEncoded(source, ClipSpec(), known, Share(0, 1), tmp_path, hardware_flow=hardware)
         for hardware in (False, True)
     )
-    assert tvl1.read(4, range(16))[-1].shape == (16, 24, 48, 3)
+    assert tvl1.read(clip_of(4), range(16))[-1].shape == (16, 24, 48, 3)
     with pytest.raises(Exception, match=r"e\.mp4: flow: is 48x24; .* choose flow 'tvl1'"):
-        unit.read(4, range(16))
+        unit.read(clip_of(4), range(16))
     least = min(unit.placeholder()[-1].shape[1:3])
     assert least == 32, "the unit takes the placeholder of a bad file"
 
@@ -100,6 +104,6 @@ def test_what_is_known_to_be_for_workers_is_not_examined_again(
     known = Survey.unknown(len(source))
     clips = FetchEncoded(source, ClipSpec(), known, Share(0, 1), tmp_path)
     for _ in range(2):
-        clips.read(0, range(16))
+        clips.read(clip_of(0), range(16))
     assert asked == ["a.webm"]
     assert known.unsure == {0: "cannot be told"}

@@ -64,7 +64,7 @@ def test_values_are_read_with_their_meaning() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("", "pass --videos DIR, or --rgb_prefix"),
+        ("", "pass --videos DIR, --reels REELS, or --rgb_prefix"),
         ("--videos v --motion_flag 1111", "--motion_flag: '1111' is not 4 times 0 or 1"),
         ("--videos v --motion_flag 0,0,0,0 --app_flag 0,0,0,0", "leave no label"),
         ("--videos v --resize 128", "'128' is not HEIGHTxWIDTH"),
