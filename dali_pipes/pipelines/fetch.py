@@ -215,11 +215,8 @@ class FetchReels(FetchClips):
     source: Reels
 
     def read(self, clip: Clip, numbers: range) -> Arrays:
-        item, shown, fields = (
-            clip.video,
-            numbers[: self.spec.clip_len],
-            numbers[: self.spec.flow_fields],
-        )
+        item = clip.video
+        shown, fields = numbers[: self.spec.clip_len], numbers[: self.spec.flow_fields]
         frames, flow = self.source.read_encoded(item, shown, fields)
         return (
             cut_frames(self.source.frames_of(item, frames, shown), clip, self.spec),
@@ -249,8 +246,8 @@ def cut_flow(fields: Iterable[NDArray[np.uint8]], clip: Clip, spec: ClipSpec) ->
     for place, field in zip(cut, fields, strict=False):
         u, v = field[:, top : top + size, left : left + size]
         if clip.flip:  # mirrored, motion to the right becomes motion to the left
-            u, v = cv2.flip(255 - u, 1), cv2.flip(v, 1)
-        cv2.merge((u, v), place)
+            u, v = 255 - u[:, ::-1], v[:, ::-1]
+        place[..., 0], place[..., 1] = u, v
     return cut
 
 
