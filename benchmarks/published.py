@@ -40,8 +40,9 @@ def published(
     `prepared`: a clip of each of `videos` in the published layout; `reels`: the videos prepared
     whole. Our loaders compute the same labels (rule `reference`) from the same images and stored
     flow, or from the same frames of the reels or of the videos, or from anywhere in these, with
-    DIS flow made on the way. Exits where their labels are not ours for the samples that their data
-    set gives, or where something is missing.
+    DIS flow made on the way; from reels also those of training (rule `corrected`). Exits where
+    their labels are not ours for the samples that their data set gives, or where something is
+    missing.
     """
     lines = _usable_lines(prepared)
     with tempfile.TemporaryDirectory() as folder:
@@ -64,6 +65,9 @@ def published(
             ),
             ("ClipLoader, stored flow, the same frames", "reels"): ClipLoader(
                 reels=reels, data_list=data_list, **common
+            ),
+            ("ClipLoader, stored flow, rule corrected, any frames", "reels"): ClipLoader(
+                reels=reels, **common | {"rule": "corrected"}
             ),
             ("ClipLoader, DIS flow, the same frames", "videos"): ClipLoader(
                 videos, data_list=data_list, **common
