@@ -34,10 +34,8 @@ def clip_pipeline(fetch: FetchClips, batch_size: int, workers: int, prefetch: in
         **worker_arguments(workers, prefetch),
     )
     with pipeline:
-        frames, flow, _, _, _, report, reason = source(
-            fetch, workers, prefetch, [(types.UINT8, "FHWC"), (types.UINT8, "FHWC")]
-        )
-        pipeline.set_outputs(frames, flow, report, reason)
+        kinds = [(types.UINT8, "FHWC"), (types.UINT8, "FHWC")]
+        pipeline.set_outputs(*source(fetch, workers, prefetch, kinds))
     return pipeline
 
 
@@ -54,17 +52,20 @@ def source(
     """
     from nvidia.dali import fn, types
 
-    dtypes = [dtype for dtype, _ in kinds]
-    layouts = [layout for _, layout in kinds]
+    # Crop, flip and mask, unless the fetch has cut; report, reason.
+    kinds = kinds + (
+        [] if fetch.cuts else [(types.INT32, ""), (types.INT32, ""), (types.UINT8, "")]
+    )
+    kinds += [(types.INT64, ""), (types.UINT8, "")]
     return fn.external_source(
         fetch,
-        num_outputs=len(kinds) + 5,
+        num_outputs=len(kinds),
         batch=batch,
         batch_info=batch,
         parallel=workers > 0,
         prefetch_queue_depth=prefetch if workers > 0 else None,
-        dtype=[*dtypes, types.INT32, types.INT32, types.UINT8, types.INT64, types.UINT8],
-        layout=[*layouts, "", "", "", "", ""],
+        dtype=[dtype for dtype, _ in kinds],
+        layout=[layout for _, layout in kinds],
     )
 
 

@@ -53,6 +53,7 @@ class Fetch:
     """
 
     for_gpu = False  # whether a GPU is to decode
+    cuts = False  # whether crop and flip are done here, and so not handed over
 
     def __init__(
         self, source: Source, spec: ClipSpec, known: Survey, share: Share, scratch: Path
@@ -81,10 +82,7 @@ class Fetch:
         spent = self.trace.spent_ns
         return (
             *arrays,
-            np.array(clip.crop, np.int32),
-            np.array(clip.flip, np.int32),
-            # Mirrored, motion to the right becomes motion to the left: 255 - q is q ^ 255.
-            np.array([[[[255 * clip.flip, 0]]]], np.uint8),
+            *(() if self.cuts else _where_to_cut(clip)),
             np.array([slot, start, spent["open"] + spent["decode"], spent["flow"]], np.int64),
             np.frombuffer(reason, np.uint8),
         )
@@ -172,6 +170,15 @@ class Fetch:
             threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 
 
+def _where_to_cut(clip: Clip) -> Arrays:
+    return (
+        np.array(clip.crop, np.int32),
+        np.array(clip.flip, np.int32),
+        # Mirrored, motion to the right becomes motion to the left: 255 - q is q ^ 255.
+        np.array([[[[255 * clip.flip, 0]]]], np.uint8),
+    )
+
+
 def _end_with(sentinel: int) -> None:
     """End this process when another does: a killed run must not leave its workers behind."""
     wait([sentinel])
@@ -180,6 +187,8 @@ def _end_with(sentinel: int) -> None:
 
 class FetchClips(Fetch):
     """Frames uint8 [T,S,S,3] and DIS flow, coded, uint8 [F,S,S,2], cut and mirrored."""
+
+    cuts = True
 
     def read(self, clip: Clip, numbers: range) -> Arrays:
         frames, native = self.source.read_clip(clip.video, numbers, self.spec.resize)
