@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from dali_pipes.prepare.__main__ import main as prepare
 from dali_pipes.prepare.encode import write_video
 from model import BACKBONES, evaluate
 from model.evaluation import videos as videos_module
@@ -69,6 +70,17 @@ def test_retrieval(videos: Path, out: Path, capsys: pytest.CaptureFixture) -> No
     assert "computing features of 2 of" in capsys.readouterr().out
     run("retrieval", videos, out, "--clip_len", "9")
     assert "computing features of 10 of 10" in capsys.readouterr().out
+
+
+def test_reels_are_judged_as_their_videos_are(videos: Path, tmp_path: Path) -> None:
+    reels = tmp_path / "reels"
+    flags = ["--flow", "dis", "--resize", "32x40", "--quality", "100", "--workers", "1"]
+    assert prepare(["reels", str(videos), "--out", str(reels), *flags]) == 1  # text.mp4
+    result = run("retrieval", reels, tmp_path)
+    assert result["result"]["top-1"] == 1.0
+    assert result["videos"] == 12
+    assert set(left_out(result)) == {"short.mp4"}
+    assert "data:image/jpeg" in (tmp_path / "retrieval/report.html").read_text()
 
 
 def test_linear_probe(videos: Path, out: Path) -> None:
