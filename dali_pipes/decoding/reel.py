@@ -99,12 +99,16 @@ def stacked(field: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def decoded_frame(image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     """A stored frame uint8 [n] -> uint8 RGB [h,w,3]; None if it is no image."""
-    return cv2.imdecode(image, cv2.IMREAD_COLOR_RGB)  # type: ignore[return-value]
+    return _decoded(image, cv2.IMREAD_COLOR_RGB)
 
 
 def decoded_field(image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     """A stored field uint8 [n] -> its planes of coded flow, uint8 [2,h,w]; None if it is none."""
-    grey = cv2.imdecode(image, cv2.IMREAD_GRAYSCALE)
-    if grey is None or len(grey) % 2:
+    grey = _decoded(image, cv2.IMREAD_GRAYSCALE)
+    return None if grey is None or len(grey) % 2 else grey.reshape(2, -1, grey.shape[1])
+
+
+def _decoded(image: NDArray[np.uint8], flag: int) -> NDArray[np.uint8] | None:
+    if not len(image):  # OpenCV would raise
         return None
-    return grey.reshape(2, -1, grey.shape[1])  # type: ignore[return-value]
+    return cv2.imdecode(image, flag)  # type: ignore[return-value]

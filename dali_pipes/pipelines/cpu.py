@@ -52,11 +52,9 @@ def source(
     """
     from nvidia.dali import fn, types
 
-    # Crop, flip and mask, unless the fetch has cut; report, reason.
-    kinds = kinds + (
-        [] if fetch.cuts else [(types.INT32, ""), (types.INT32, ""), (types.UINT8, "")]
-    )
-    kinds += [(types.INT64, ""), (types.UINT8, "")]
+    where = [] if fetch.cuts else [types.INT32, types.INT32, types.UINT8]  # crop, flip, mask
+    facts = [*where, types.INT64, types.UINT8]  # report, reason
+    kinds = [*kinds, *((dtype, "") for dtype in facts)]
     return fn.external_source(
         fetch,
         num_outputs=len(kinds),

@@ -36,6 +36,7 @@ SHARD_BYTES = 2**30  # a shard is closed as soon as it has so many
 _END = bytes(2 * tarfile.BLOCKSIZE)  # of an archive
 _DONE = ".done-*.jsonl"
 _GROWING = ".reels-*.tar.part"
+_ABOUT, _PICTURES = ".json", ".reel"  # the two members of a video
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,10 @@ class ShardWriter:
         file = self._file or self._begin()
         key, text = member_name(header.name), header.to_json().encode()
         file.seek(self._end)
-        _write_member(file, f"{key}.json", len(text), BytesIO(text))
+        _write_member(file, f"{key}{_ABOUT}", len(text), BytesIO(text))
         with open(pictures, "rb") as source:
             length = os.fstat(source.fileno()).st_size
-            begins = _write_member(file, f"{key}.reel", length, source)
+            begins = _write_member(file, f"{key}{_PICTURES}", length, source)
         _to_disk(file)
         made = _made(header, self._name, begins)
         with open(self._journal, "a") as journal:
@@ -129,11 +130,18 @@ def read_done(folder: Path) -> dict[str, Made]:
 
     An index that is lost or damaged is made up for by what the shards say themselves.
     """
-    done = {made.name: made for made in [*_of_index(folder), *_noted(folder)]}
-    shards = {path.name: path for path in folder.glob("reels-*.tar")}
-    shards |= {_final_name(path): path for path in folder.glob(_GROWING)}
-    length = {name: path.stat().st_size for name, path in shards.items()}
-    return {name: made for name, made in done.items() if made.end <= length.get(made.shard, 0)}
+    known = {made.name: made for made in [*_of_index(folder), *_noted(folder)]}
+    of_shard: dict[str, list[Made]] = {}
+    for made in known.values():
+        of_shard.setdefault(made.shard, []).append(made)
+    done = {}
+    for path in [*folder.glob("reels-*.tar"), *folder.glob(_GROWING)]:
+        with open(path, "rb") as shard:
+            length = os.fstat(shard.fileno()).st_size
+            for made in of_shard.get(_final_name(path), ()):
+                if made.end <= length and _is_member(shard, made):
+                    done[made.name] = made
+    return done
 
 
 def recover(folder: Path, done: dict[str, Made]) -> None:
@@ -209,7 +217,7 @@ def read_shard(path: Path) -> Iterator[Made]:
         with tarfile.open(path) as archive:
             header = None
             for member in archive:
-                if member.name.endswith(".json"):
+                if member.name.endswith(_ABOUT):
                     text = archive.extractfile(member)
                     header = Header.from_json(text.read()) if text else None
                 elif header is not None:
@@ -239,6 +247,14 @@ def _write_member(file: BinaryIO, name: str, size: int, data: BinaryIO) -> int:
     shutil.copyfileobj(data, file, 2**20)
     file.write(bytes(_padded(size) - size))
     return begins
+
+
+def _is_member(shard: BinaryIO, made: Made) -> bool:
+    """Whether a shard has these pictures where they are said to be: a lost shard's name may be
+    that of another by now."""
+    header = int(made.steps["offset"][0]) - tarfile.BLOCKSIZE
+    name = os.fsencode(f"{member_name(made.name)}{_PICTURES}")[: tarfile.LENGTH_NAME]
+    return os.pread(shard.fileno(), tarfile.LENGTH_NAME, header).rstrip(b"\0") == name
 
 
 def _padded(size: int) -> int:

@@ -158,6 +158,24 @@ def test_lost_shards_are_made_up_for(
         np.testing.assert_array_equal(frames, after[name][0])
 
 
+def test_a_new_shard_is_not_taken_for_a_lost_one_of_its_name(
+    prepare: Run, videos: Path, tmp_path: Path
+) -> None:
+    reels = tmp_path / "reels"
+    assert prepare("reels", videos, "--out", reels, *SMALL)[0] == 0
+    (shard,) = reels.glob("reels-*.tar")
+    shard.unlink()
+    for path in list(videos.rglob("*.mp4"))[1:]:
+        path.rename(path.with_name(f"another-{path.name}"))  # longer: all lies elsewhere
+    first = min(videos.rglob("another-*"))
+    first.write_bytes(first.read_bytes()[:500])  # fails
+    status, said = prepare("reels", videos, "--out", reels, *SMALL)
+    assert status == 1
+    assert shard.is_file()
+    assert len(contents(reels)) == 5, said
+    assert prepare("check", reels)[0] == 0
+
+
 @pytest.mark.parametrize("index", [None, b"PK damaged"])
 def test_an_index_is_made_anew_from_the_shards(
     prepare: Run, videos: Path, tmp_path: Path, index: bytes | None
