@@ -207,8 +207,8 @@ class Reels(Items):
         path = self.shard_path(item)
         try:
             steps = self.steps(item)[begin : end + 1]
-            offset, size = int(steps["offset"][0]), int(steps["offset"][-1] - steps["offset"][0])
-            data = memoryview(_read(path, offset, size))
+            first, last = int(steps["offset"][0]), int(steps["offset"][-1])
+            data = memoryview(_read(path, first, last - first))
             wanted = sorted({*numbers, *fields})
             pictures = dict(
                 zip(wanted, split_steps(data, steps, [n - begin for n in wanted]), strict=True)
