@@ -31,7 +31,6 @@ from dali_pipes.pipelines.fetch import (
 )
 from dali_pipes.pipelines.images import image_pipeline
 from dali_pipes.pipelines.nvdec import trusted_codecs
-from dali_pipes.pipelines.reels import reel_pipeline
 from dali_pipes.pipelines.running import LoaderStopped, Running
 from dali_pipes.sources import FrameFolders, Reels, Source, VideoFiles
 from dali_pipes.sources.index import Survey
@@ -193,10 +192,11 @@ class Feed:
         if self._by_image:
             source = cast(FrameFolders | Reels, self.source)
             images = FetchImages(source, *arguments, self.batch_size)
-            build = reel_pipeline if isinstance(source, Reels) else image_pipeline
             if self.device.type == "cuda":
-                return build(images, *work, self.decode_threads, "mixed", self.device.index)
-            return build(images, *work, max(1, self.workers), "cpu")
+                return image_pipeline(
+                    images, *work, self.decode_threads, "mixed", self.device.index
+                )
+            return image_pipeline(images, *work, max(1, self.workers))
         if self.flow in GPU_FLOW:
             encoded = FetchEncoded(
                 self.source, *arguments, self._trusted, hardware_flow=self.flow == "nvof"

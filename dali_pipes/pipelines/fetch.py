@@ -49,7 +49,8 @@ class Fetch:
 
     Every clip is (arrays of the kind ..., crop int32 [2], flip int32, flow mask uint8 [1,1,1,2],
     report int64 [4] = (slot, start frame, ns opening and decoding, ns at flow), reason uint8 [n],
-    empty if all is well). It is one sample of DALI's.
+    empty if all is well). It is one sample of DALI's. Where `cuts`, crop, flip and mask are not
+    among them.
     """
 
     for_gpu = False  # whether a GPU is to decode

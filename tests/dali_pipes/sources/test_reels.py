@@ -15,7 +15,7 @@ from dali_pipes.clips import ClipSpec, clip_at
 from dali_pipes.decoding.video import BadVideo, read_frames, resized
 from dali_pipes.flow import dis_flow
 from dali_pipes.pipelines.fetch import FetchImages, FetchReels, Share
-from dali_pipes.pipelines.reels import reel_pipeline
+from dali_pipes.pipelines.images import image_pipeline
 from dali_pipes.prepare.__main__ import main
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import Reels, open_source, open_video
@@ -155,8 +155,8 @@ def test_gpu_graph_gives_the_clips_of_the_cpu_form(
     source = Reels.found(make(videos, tmp_path / "reels", f"{height}x{width}"))
     arguments = (source, spec, Survey.unknown(len(source)), Share(0, 1), tmp_path)
     images, clips = FetchImages(*arguments, 4), FetchReels(*arguments)
-    assert b"mixed" in reel_pipeline(images, 2, 2, 8).serialize()
-    pipeline = reel_pipeline(images, 0, 2, 2, "cpu")
+    assert b"mixed" in image_pipeline(images, 2, 2, 8, "mixed").serialize()
+    pipeline = image_pipeline(images, 0, 2, 2)
     pipeline.build()
     frames, flow, report, _ = pipeline.run()
     flips = []
