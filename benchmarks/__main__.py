@@ -172,8 +172,7 @@ def measure(args: argparse.Namespace) -> Report:
         from benchmarks.published import published
 
         say("published code")
-        given = (prepared, videos, reels)
-        report.rows += published(args.published, *given, args.seconds, cores())
+        report.rows += published(args.published, prepared, videos, reels, args.seconds, cores())
     if "growth" in args.only:
         from benchmarks.growth import bends, growth
 

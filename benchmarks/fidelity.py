@@ -7,7 +7,6 @@ of native frames, coded in 8 bits, and the frames, both resized without antialia
 appended to benchmarks/results/fidelity.jsonl; times do not matter.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import timing
-from benchmarks.flow import Frames, fit, read_clips
+from benchmarks.flow import Frames, fit, parse, read_clips
 from benchmarks.inputs import layout_arguments, run_command
 from dali_pipes import ClipBatch, ClipLoader
 from dali_pipes.clips import Clip, ClipSpec
@@ -58,12 +57,7 @@ class Exact:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--videos", type=Path, required=True, help="folder of videos")
-    parser.add_argument("--clips", type=int, default=8, help="videos to take one clip of")
-    parser.add_argument("--crops", type=int, default=16, help="random crops of each clip")
-    parser.add_argument("--results", type=Path, default=timing.RESULTS, help="folder of the row")
-    options = parser.parse_args(argv)
+    options = parse(__doc__, argv)
     clips = read_clips(options.videos, options.clips)
     with ThreadPoolExecutor(cores()) as pool:
         exact = list(pool.map(never_an_image, clips))

@@ -53,12 +53,7 @@ class Source:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--videos", type=Path, required=True, help="folder of videos")
-    parser.add_argument("--clips", type=int, default=8, help="videos to take one clip of")
-    parser.add_argument("--crops", type=int, default=16, help="random crops of each clip")
-    parser.add_argument("--results", type=Path, default=timing.RESULTS, help="folder of the row")
-    options = parser.parse_args(argv)
+    options = parse(__doc__, argv)
     cv2.setNumThreads(1)
     clips = [fit(clip) for clip in read_clips(options.videos, options.clips)]
     sources = [*cpu_sources(), *gpu_sources()]
@@ -67,6 +62,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = measure(sources, clips, options.crops)
     print(timing.table(results))
     print(f"row appended to {timing.record('flow', results, options.results)}")
+
+
+def parse(doc: str, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Which clips and crops, of a command that compares labels; `doc`: of its module."""
+    parser = argparse.ArgumentParser(description=doc.split("\n", 1)[0])
+    parser.add_argument("--videos", type=Path, required=True, help="folder of videos")
+    parser.add_argument("--clips", type=int, default=8, help="videos to take one clip of")
+    parser.add_argument("--crops", type=int, default=16, help="random crops of each clip")
+    parser.add_argument("--results", type=Path, default=timing.RESULTS, help="folder of the row")
+    return parser.parse_args(argv)
 
 
 def read_clips(folder: Path, count: int) -> list[Frames]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dali_pipes.clips import ClipSpec
 from dali_pipes.decoding.video import (
     BadVideo,
-    decoded,
+    decoded_rgb,
     frames_of,
     opened,
     resized,
@@ -73,11 +73,8 @@ def make_small(job: tuple[str, str], folder: Path) -> None:
 
 def resized_frames(path: str) -> Iterator[Images]:
     """All frames of a video, counted from the first, [128,171,3] each. Raises BadVideo."""
-    from av.video.reformatter import VideoReformatter
-
-    reformatter, size = VideoReformatter(), None
-    for number, frame in enumerate(decoded(path)):
-        image = upright_rgb(frame, reformatter)
+    size = None
+    for number, image in enumerate(decoded_rgb(path)):
         if size not in (None, image.shape):
             raise BadVideo(path, "decode", f"its frame size changes at frame {number}")
         size = image.shape

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dali_pipes.decoding.video import printable
 from dali_pipes.flow import FLOW_CHOICES
 from dali_pipes.prepare.store import write_whole
+from dali_pipes.prepare.work import height_width
 from kernels.labels.schema import NAMES, RULES
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stride", type=int, default=1, help="video frames a clip frame")
     parser.add_argument("--size", type=int, default=112, help="side of the centre crop in pixels")
     parser.add_argument(
-        "--resize", type=_height_width, default="128x171", metavar="HxW", help="before the crop"
+        "--resize", type=height_width, default="128x171", metavar="HxW", help="before the crop"
     )
     parser.add_argument("--bs", type=int, default=8, help="clips labelled at once")
     parser.add_argument(
@@ -96,14 +97,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
     return parser
-
-
-def _height_width(text: str) -> tuple[int, int]:
-    try:
-        height, width = map(int, text.split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not like 128x171") from None
-    return height, width
 
 
 def _loader(args: argparse.Namespace) -> "ClipLoader":

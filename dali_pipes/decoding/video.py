@@ -162,6 +162,14 @@ def decoded(path: Path | str) -> "Iterator[av.VideoFrame]":
         raise BadVideo(path, "decode", "has no frames")
 
 
+def decoded_rgb(path: Path | str) -> "Iterator[NDArray[np.uint8]]":
+    """Every frame of a video, uint8 RGB [H,W,3], upright. Raises BadVideo as `decoded` does."""
+    from av.video.reformatter import VideoReformatter
+
+    reformatter = VideoReformatter()  # one for all frames: it caches its set-up
+    return (upright_rgb(frame, reformatter) for frame in decoded(path))
+
+
 def upright_rgb(frame: "av.VideoFrame", reformatter: "VideoReformatter") -> NDArray[np.uint8]:
     """A decoded frame -> uint8 RGB [H,W,3], turned as its rotation metadata says."""
     image = reformatter.reformat(frame, format="rgb24").to_ndarray()

@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from dali_pipes.decoding.jpeg import count_images, image_name
-from dali_pipes.decoding.video import BadVideo, decoded, printable, upright_rgb
+from dali_pipes.decoding.video import BadVideo, decoded_rgb, printable
 from dali_pipes.flow import fitted
 from dali_pipes.prepare.images import QUALITY, jpeg
 from dali_pipes.prepare.list_clips import Listed, list_lines, write_list
@@ -134,15 +134,12 @@ def check_names(names: Sequence[str], paths: Sequence[str]) -> None:
 
 def _write_frames(job: _Job) -> int:
     """Decode a video into its folder; returns the number of frames."""
-    from av.video.reformatter import VideoReformatter
-
-    reformatter = VideoReformatter()
     folder = job.parts / uuid4().hex
     folder.mkdir(parents=True)
     try:
         count, size = 0, None
-        for frame in islice(decoded(job.video), job.limit):
-            image = fitted(upright_rgb(frame, reformatter))
+        for frame in islice(decoded_rgb(job.video), job.limit):
+            image = fitted(frame)
             if size not in (None, image.shape):
                 raise BadVideo(job.video, "decode", f"its frame size changes at frame {count}")
             count, size = count + 1, image.shape

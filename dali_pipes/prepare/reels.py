@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from dali_pipes.decoding.jpeg import read_image
 from dali_pipes.decoding.reel import Header, stacked
-from dali_pipes.decoding.video import BadVideo, decoded, frame_rate, printable, resized, upright_rgb
+from dali_pipes.decoding.video import BadVideo, decoded_rgb, frame_rate, printable, resized
 from dali_pipes.flow import dis_flow, fitted
 from dali_pipes.prepare.compute import (
     ALGORITHMS,
@@ -48,6 +48,7 @@ from dali_pipes.prepare.work import (
     add_workers_argument,
     bad_input,
     each,
+    height_width,
     ranks,
     summary,
     worker_count,
@@ -95,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_device_argument(parser)
     parser.add_argument(
-        "--resize", type=_height_width, default="128x171", metavar="HxW",
+        "--resize", type=height_width, default="128x171", metavar="HxW",
         help="size of frames and fields; training crops from it",
     )  # fmt: skip
     parser.add_argument(
@@ -240,12 +241,8 @@ def _images(source: Source) -> Iterator[Picture]:
     (path,) = source.paths
     if isinstance(source, FrameFolders):
         numbers = range(source.probe(0).frames)
-        yield from (read_numbered(path, number, read_image) for number in numbers)
-    else:
-        from av.video.reformatter import VideoReformatter
-
-        reformatter = VideoReformatter()
-        yield from (upright_rgb(frame, reformatter) for frame in decoded(path))
+        return (read_numbered(path, number, read_image) for number in numbers)
+    return decoded_rgb(path)
 
 
 def _steps(source: Source, images: Iterator[Picture], recipe: Recipe) -> Iterator[Step]:
@@ -305,16 +302,6 @@ def _check_members(names: Sequence[str], paths: Sequence[str]) -> None:
                 f"{printable(other)} and {printable(path)} would both be {member_name(name)} in a "
                 "shard; rename one of them"
             )
-
-
-def _height_width(text: str) -> tuple[int, int]:
-    try:
-        height, width = map(int, text.split("x"))
-    except ValueError:
-        height, width = 0, 0
-    if min(height, width) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH in pixels, like 128x171")
-    return height, width
 
 
 def _contents(done: dict[str, Made]) -> str:

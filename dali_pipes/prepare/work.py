@@ -113,6 +113,17 @@ def add_workers_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="processes; default: one a core")
 
 
+def height_width(text: str) -> tuple[int, int]:
+    """A flag's value HEIGHTxWIDTH in pixels. Raises argparse.ArgumentTypeError."""
+    try:
+        height, width = map(int, text.split("x"))
+    except ValueError:
+        height, width = 0, 0
+    if min(height, width) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH in pixels, like 128x171")
+    return height, width
+
+
 def worker_count(asked: int | None, place: Ranks) -> int:
     """Workers of this process: as asked for, else its share of the cores it may run on."""
     if asked is not None:

@@ -63,9 +63,10 @@ def open_video(path: Path | str) -> Source:
         return VideoFiles.one(path)
     reels = _reels(root)
     wanted = os.path.join(os.path.abspath(root), os.path.relpath(path, root))
-    if wanted not in reels.paths:
-        raise ValueError(f"{path}: the reels in {root} have no such video")
-    return reels.subset([reels.paths.index(wanted)])
+    try:
+        return reels.subset([reels.paths.index(wanted)])
+    except ValueError:
+        raise ValueError(f"{path}: the reels in {root} have no such video") from None
 
 
 @lru_cache(maxsize=1)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from dali_pipes.decoding.jpeg import read_image
+from dali_pipes.decoding.video import read_frames
 from dali_pipes.flow import tvl1_flow
 from dali_pipes.prepare import reels as command
 from dali_pipes.prepare import shards
@@ -85,8 +86,6 @@ def test_tvl1_is_native_then_coded_then_resized(
     out = tmp_path / "reels"
     assert prepare("reels", tmp_path / "videos", "--out", out, "--resize", "24x32")[0] == 0
     (_, flow), *_ = contents(out).values()
-    from dali_pipes.decoding.video import read_frames
-
     native = encode(tvl1_flow(read_frames(tmp_path / "videos/a.mp4", range(19))))
     wanted = np.stack([cv2.resize(field, (32, 24)) for field in native])
     assert np.abs(flow.astype(int) - wanted).mean() < 1
