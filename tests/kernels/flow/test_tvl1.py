@@ -13,7 +13,7 @@ import pytest
 from kernels.flow import cpu as cpu_flow
 from kernels.flow import cuda as cuda_flow
 from kernels.flow.code import encode
-from kernels.flow.tvl1 import Tvl1, pyramid_sizes
+from kernels.flow.tvl1 import NATIVE, Tvl1, pyramid_sizes
 from kernels.labels.cpu import motion_labels
 from kernels.labels.schema import LABELS, MOTION
 from tests.cuda_on_cpu import ORDERS, CpuDevice
@@ -22,11 +22,11 @@ QUICK = Tvl1(scales=2, warps=2, outer_iterations=1, iterations=7)
 Flow = Callable[..., np.ndarray]  # (clips [N,T,H,W,3], settings) -> [N,T-1,H,W,2]
 
 
-def on_cpu(clips: np.ndarray, settings: Tvl1 | None = None) -> np.ndarray:
+def on_cpu(clips: np.ndarray, settings: Tvl1 = NATIVE) -> np.ndarray:
     return np.stack([cpu_flow.tvl1_flow(clip, settings) for clip in clips])
 
 
-def in_cuda(clips: np.ndarray, settings: Tvl1 | None = None) -> np.ndarray:
+def in_cuda(clips: np.ndarray, settings: Tvl1 = NATIVE) -> np.ndarray:
     return cuda_flow.tvl1_flow(clips, settings, CpuDevice())
 
 
