@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dali_pipes import ClipBatch, ClipLoader
 from dali_pipes.decoding.video import BadVideo
-from dali_pipes.flow import FLOW_CHOICES
+from dali_pipes.flow import add_flow_argument
 from dali_pipes.loader import NothingUsable
 from dali_pipes.pipelines.running import LoaderStopped
 from dali_pipes.sources import open_source, split
@@ -86,7 +86,7 @@ class Run(Learner):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(FLOW_CHOICES, argv)
+    args = parse(add_flow_argument, argv)
     who = "train.py"
     try:
         with joined(args.device) as ranks, stop_requests() as stop:

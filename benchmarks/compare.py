@@ -28,7 +28,7 @@ MEASURED = frozenset((
     "ceiling", "percent_of_ceiling", "percent_of_copy", "of_ceiling", "of_stages", "of_cached",
     "share_waiting", "ratio", "ratio_low", "ratio_high", "times_published",
     "reels_ratio", "reels_ratio_low", "reels_ratio_high",
-    "position", "orientation", "frame", "colour_position", "colour", "crops",
+    "published_labels", "position", "orientation", "frame", "colour_position", "colour", "crops",
     "kb_a_frame", "kb_a_field", "frames", "note",
     "bytes_per_frame", "bytes_with_flow", "cold_clips_per_s", "cold_iqr_percent",
     "disk_kb_per_clip", "error", "psnr_db",

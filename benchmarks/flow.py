@@ -13,7 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -24,12 +25,14 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import timing
+from benchmarks.dis import dis_flow
 from dali_pipes.decoding.video import BadVideo, probe, read_frames
-from dali_pipes.flow import dis_flow, fitted
+from dali_pipes.flow import fitted
 from dali_pipes.pipelines import gpu as gpu_pipeline
 from dali_pipes.sources import VideoFiles
 from kernels.flow.code import decode, encode
-from kernels.flow.cpu import tvl1_flow
+from kernels.flow.cpu import tvl1_codes, tvl1_flow
+from kernels.flow.tvl1 import FAST, NATIVE, Tvl1
 from kernels.labels.cpu import cores, motion_labels
 from kernels.labels.schema import LABELS, MOTION, flow_fields
 
@@ -42,14 +45,36 @@ RESIZE, SIZE = (128, 171), 112
 GPU_PAIRS = 256  # a call: 16 clips
 REFERENCE = "TV-L1, OpenCV"
 
+# What else `tvl1-fast` could be: settings that differ from it.
+OTHER_SETTINGS: dict[str, dict[str, Any]] = {
+    "10 iterations": {"iterations": 10},
+    "30 iterations": {"iterations": 30},
+    "3 scales": {"scales": 3},
+    "5 scales of 0.8": {"scales": 5, "scale_step": 0.8},
+    "theta 0.3": {"theta": 0.3},
+    "bicubic": {"spline": False},
+    "2 linearisations, median": {"warps": 2, "median": True},
+}
+
 
 @dataclass(frozen=True)
 class Source:
-    """A way to flow: `compute` gives pixels of its input per frame, of any size of field."""
+    """A way to flow: `compute` gives pixels of its clip per frame, of any size of field.
+
+    It gets the clip, or if `small` the clip resized and its native (height, width); resizing is not
+    timed.
+    """
 
     name: str
-    compute: Callable[[Frames], Field]
+    compute: Callable[..., Field]
     on_gpu: bool = False
+    small: bool = False
+
+    def input(self, clip: Frames) -> tuple[Any, ...]:
+        return (_small(clip), (clip.shape[1], clip.shape[2])) if self.small else (clip,)
+
+    def flow(self, clip: Frames) -> Field:
+        return self.compute(*self.input(clip))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -107,8 +132,13 @@ def cpu_sources() -> list[Source]:
         Source(REFERENCE, opencv_tvl1),
         Source("TV-L1, kernels.flow.cpu", tvl1_flow),
         Source("TV-L1 on a grid of 4x4 px, steps of 1/4 px", on_coarse_grid),
-        Source("TV-L1 of frames of 128x171", tvl1_of_small_frames),
-        Source("DIS medium of frames of 128x171", dis_of_small_frames),
+        Source("TV-L1 of frames of 128x171", OfSmallFrames(NATIVE), small=True),
+        Source("tvl1-fast: TV-L1 of frames of 128x171", OfSmallFrames(FAST), small=True),
+        *(
+            Source(f"tvl1-fast, {what}", OfSmallFrames(replace(FAST, **settings)), small=True)
+            for what, settings in OTHER_SETTINGS.items()
+        ),
+        Source("DIS medium of frames of 128x171", dis_of_small_frames, small=True),
         Source("DIS medium", dis),
         Source("Farneback", farneback),
     ]
@@ -119,17 +149,27 @@ def opencv_tvl1(frames: Frames) -> Field:
 
 
 def dis(frames: Frames) -> Field:
-    return decode(dis_flow(frames, (frames.shape[1], frames.shape[2])))
+    return _decoded(dis_flow(frames, (frames.shape[1], frames.shape[2])))
 
 
-def dis_of_small_frames(frames: Frames) -> Field:
-    """As the CPU pipeline has it."""
-    return decode(dis_flow(_small(frames), (frames.shape[1], frames.shape[2])))
+def dis_of_small_frames(small: Frames, native_size: tuple[int, int]) -> Field:
+    """As people have it."""
+    return _decoded(dis_flow(small, native_size))
 
 
-def tvl1_of_small_frames(frames: Frames) -> Field:
-    back = np.array([frames.shape[2] / RESIZE[1], frames.shape[1] / RESIZE[0]], np.float32)
-    return tvl1_flow(_small(frames)) * back
+@dataclass(frozen=True)
+class OfSmallFrames:
+    """TV-L1 of frames at training size; with settings FAST as the CPU pipeline has it."""
+
+    settings: Tvl1
+
+    def __call__(self, small: Frames, native_size: tuple[int, int]) -> Field:
+        return _decoded(tvl1_codes(small, native_size, self.settings))
+
+
+def _decoded(codes: NDArray[np.uint8]) -> Field:
+    """Codes [T-1,2,H,W] -> pixels per frame [T-1,H,W,2]."""
+    return np.moveaxis(decode(codes), 1, -1)
 
 
 def _small(frames: Frames) -> Frames:
@@ -157,13 +197,16 @@ def gpu_sources() -> list[Source]:
     if not torch.cuda.is_available():
         print("no GPU: TV-L1 in CUDA and hardware flow are not measured", flush=True)
         return []
-    sources = [Source("TV-L1, kernels.flow.cuda", cuda_tvl1, on_gpu=True)]
+    sources = [
+        Source("TV-L1, kernels.flow.cuda", cuda_tvl1, on_gpu=True),
+        Source("tvl1-fast, kernels.flow.cuda", cuda_fast, on_gpu=True, small=True),
+    ]
     for grid in (1, 4):
         source = Source(
             f"NVIDIA flow unit, grid of {grid}x{grid} px", NvidiaFlow(grid), on_gpu=True
         )
         try:
-            source.compute(moving_texture())
+            source.flow(moving_texture())
         except RuntimeError as error:
             print(f"{source.name}: not measured: {str(error).splitlines()[0]}", flush=True)
         else:
@@ -175,6 +218,14 @@ def cuda_tvl1(frames: Frames) -> Field:
     from kernels.flow import cuda as cuda_flow
 
     return cast(Field, cuda_flow.tvl1_flow(torch.from_numpy(frames)[None].cuda())[0].cpu().numpy())
+
+
+def cuda_fast(small: Frames, native_size: tuple[int, int]) -> Field:
+    from kernels.flow import cuda as cuda_flow
+
+    back = np.array([native_size[1] / RESIZE[1], native_size[0] / RESIZE[0]], np.float32)
+    flow = cuda_flow.tvl1_flow(torch.from_numpy(small)[None].cuda(), FAST)
+    return cast(Field, flow[0].cpu().numpy() * back)
 
 
 class NvidiaFlow:
@@ -221,7 +272,7 @@ def moving_texture() -> Frames:
 def verify(source: Source) -> None:
     """Exit unless the source finds a known motion, and TV-L1 what OpenCV's finds."""
     frames = moving_texture()
-    found = source.compute(frames)
+    found = source.flow(frames)
     border = found.shape[1] // 8
     inner = found[:, border:-border, border:-border]
     error = float(np.linalg.norm(inner - [3, -2], axis=-1).mean())
@@ -244,7 +295,7 @@ def measure(sources: list[Source], clips: list[Frames], crops: int) -> list[Row]
     for source in sources:
         print(f"{source.name} ...", flush=True)
         if source.on_gpu:
-            fields, speed = [source.compute(clip) for clip in clips], gpu_speed(source, clips)
+            fields, speed = [source.flow(clip) for clip in clips], gpu_speed(source, clips)
         else:
             fields, speed = on_cores(source, clips)
         labels = [labels_of_crops(flow, crops) for flow in fields]
@@ -262,8 +313,9 @@ def on_cores(source: Source, clips: list[Frames]) -> tuple[list[Field], float]:
     """The flow of each clip, by as many threads as cores, and pairs a second of one."""
 
     def timed(clip: Frames) -> tuple[Field, float]:
+        given = source.input(clip)
         start = time.thread_time()
-        flow = source.compute(clip)
+        flow = source.compute(*given)
         return flow, time.thread_time() - start
 
     with ThreadPoolExecutor(min(cores(), len(clips))) as pool:
@@ -281,9 +333,11 @@ def gpu_speed(source: Source, clips: list[Frames]) -> float:
         # By the clock: DALI has streams of its own. Copies to the GPU are in it.
         run = source.compute.run
         return FIELDS / timing.timed(lambda: run(alike[0])).seconds
-    batch = np.resize(np.stack(alike), (GPU_PAIRS // FIELDS, *alike[0].shape))
-    frames = torch.from_numpy(batch).cuda()
-    seconds = timing.timed_on_gpu(lambda: cuda_flow.tvl1_flow(frames), budget_seconds=3).seconds
+    given = np.stack([source.input(clip)[0] for clip in alike])
+    frames = torch.from_numpy(np.resize(given, (GPU_PAIRS // FIELDS, *given.shape[1:]))).cuda()
+    settings = FAST if source.small else NATIVE
+    call = partial(cuda_flow.tvl1_flow, frames, settings)
+    seconds = timing.timed_on_gpu(call, budget_seconds=3).seconds
     return GPU_PAIRS / seconds
 
 

@@ -64,26 +64,26 @@ def _name(paths: Sequence[str]) -> str:
 
 
 def in_published_layout(videos: Path, folder: Path) -> Path:
-    """A clip of each video as JPEG frames and DIS flow, below `folder`; made once.
+    """A clip of each video as JPEG frames and TV-L1 flow, below `folder`; made once.
 
-    Which flow it is does not matter to a loader's speed, and DIS is quickly made. Raises BadInput
-    and ValueError as the commands `prepare frames` and `prepare flow` do.
+    Raises BadInput and ValueError as the commands `prepare frames` and `prepare flow` do.
     """
     out = folder / f"layout-{_name(VideoFiles.found(videos).paths)}"
     limit = ["--clip-frames", str(CLIP_FRAMES)]
     run_command(frames, [str(videos), "--out", str(out), *limit])
-    run_command(flow, [str(out), "--algorithm", "dis", *limit])
+    run_command(flow, [str(out), *limit])
     return out
 
 
 def as_reels(videos: Path, folder: Path) -> Path:
-    """All frames of each video and their DIS flow as reels, below `folder`; made once.
+    """All frames of each video and flow `tvl1-fast` as reels, below `folder`; made once.
 
-    Whole videos, so that a loader draws the same clips from them as from the videos. Raises
-    BadInput and ValueError as the command `prepare reels` does.
+    Which flow it is does not matter to a loader's speed. Whole videos, so that a loader draws the
+    same clips from them as from the videos. Raises BadInput and ValueError as the command
+    `prepare reels` does.
     """
     out = folder / f"reels-{_name(VideoFiles.found(videos).paths)}"
-    run_command(reels, [str(videos), "--out", str(out), "--flow", "dis"])
+    run_command(reels, [str(videos), "--out", str(out), "--flow", "tvl1-fast"])
     return out
 
 

@@ -1,15 +1,17 @@
 """What most people write instead: a torch DataLoader over one of four decoders.
 
-Everything else is the same as in ClipLoader: the clips, resize, DIS flow, crop, flip and labels,
-whose equality is checked first. ClipLoader from reels loads the same clips, with decoding, resize
-and flow done beforehand. Then each decoder's frames, and those of reels, are compared with those
-that counting from the first frame gives, since seeking finds another frame in many real files.
-Decoders use one thread: the workers are the parallelism.
+Flow is DIS, as people write it. Everything else is the same as in ClipLoader: the clips, resize,
+crop, flip and labels; with ClipLoader's flow instead, all is equal to it, which is checked first.
+ClipLoader from reels loads the same clips, with decoding, resize and flow done beforehand. How far
+the motion labels of either flow are those of the published one, is measured on a few of the clips.
+Then each decoder's frames, and those of reels, are compared with those that counting from the first
+frame gives, since seeking finds another frame in many real files. Decoders use one thread: the
+workers are the parallelism.
 """
 
 import os
 import sys
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,14 +23,17 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import timing
+from benchmarks.dis import dis_flow
 from benchmarks.readers import READERS, Read, reason
 from benchmarks.rivals import ROUNDS, Array, Row, compare, ratio, stream
 from dali_pipes import ClipLoader
 from dali_pipes.clips import ClipSpec, clip_at, start_frame
 from dali_pipes.decoding.video import BadVideo, decoded, read_frames, resized
-from dali_pipes.flow import dis_flow
+from dali_pipes.flow import fast_flow, fitted, tvl1_flow
 from dali_pipes.sources import Reels, VideoFiles
+from kernels.flow.code import encode
 from kernels.labels import clip_labels
+from kernels.labels.schema import LABELS, MOTION
 
 SAMPLED = 12  # clips on which decoders are compared
 AROUND = 8  # frames before and after a clip that a decoder may have returned instead
@@ -56,13 +61,21 @@ def peers(
     source, frames, left_out = _sound(VideoFiles.found(videos), items)
     prepared = prepared.subset([items[path] for path in source.paths])
     common: dict[str, Any] = {"batch_size": batch_size, "num_workers": workers, "device": "cpu"}
-    ours = {VIDEOS: ClipLoader(source, flow="dis", **common), REELS: ClipLoader(prepared, **common)}
+    ours = {
+        VIDEOS: ClipLoader(source, flow="tvl1-fast", **common),
+        REELS: ClipLoader(prepared, **common),
+    }
     clips = partial(Clips, source, frames, ours[VIDEOS].spec)
     try:
-        _check(ours[VIDEOS], ours[REELS], clips(read_frames))
-        samples = list(_samples(clips(read_frames)))
+        exact = clips(read_frames, as_ours)
+        _check(ours[VIDEOS], ours[REELS], exact)
+        samples = list(_samples(exact))
+        published = {
+            flow: agreement(clips(read_frames, flow), clips(read_frames, as_published))
+            for flow in (as_ours, as_people)
+        }
         streams = {name: stream(loader, batch_size) for name, loader in ours.items()}
-        found: dict[str, Row] = {VIDEOS: {"frames": "same"}}
+        found: dict[str, Row] = {VIDEOS: {"frames": "same", **published[as_ours]}}
         if left_out:
             found[VIDEOS]["note"] = f"{left_out} of {len(source) + left_out} videos left out"
         small = [replace(sample, native=prepared.manifest.resize) for sample in samples]
@@ -75,7 +88,9 @@ def peers(
             except Exception as error:  # whatever a foreign package raises
                 found[loader] = {"note": reason(name, error)}
                 continue
-            streams[loader] = stream(_data_loader(clips(read), batch_size, workers), batch_size)
+            found[loader] |= published[as_people]
+            rival = _data_loader(clips(read, as_people), batch_size, workers)
+            streams[loader] = stream(rival, batch_size)
         times = timing.interleaved(streams, ROUNDS, seconds)
     finally:
         for one in ours.values():
@@ -116,6 +131,7 @@ class Clips(Dataset[tuple[Array, Array, Array]]):
     frames: list[int]  # of each video
     spec: ClipSpec
     read: Read
+    flow: Callable[[Array, Array], Array]  # resized frames, native frames -> codes [T-1,2,h,w]
 
     def __len__(self) -> int:
         return 10**9  # the stream has no end
@@ -131,7 +147,7 @@ class Clips(Dataset[tuple[Array, Array, Array]]):
         clip = clip_at(i, len(self.source), spec)
         images = self.read(*self.numbers(i))
         frames = np.stack([resized(image, spec.resize) for image in images])
-        flow = dis_flow(frames, (images.shape[1], images.shape[2]))
+        flow = np.moveaxis(self.flow(frames, images), 1, -1)
         top, left = clip.crop
         cut = np.s_[:, top : top + spec.size, left : left + spec.size]
         frames, flow = frames[cut], flow[cut]
@@ -140,6 +156,28 @@ class Clips(Dataset[tuple[Array, Array, Array]]):
             flow[..., 0] = 255 - flow[..., 0]
         frames, flow = (np.ascontiguousarray(array) for array in (frames, flow))
         return frames, flow, clip_labels(frames[None], flow[None], spec.rule)[0]
+
+
+def as_people(frames: Array, native: Array) -> Array:
+    return dis_flow(frames, (native.shape[1], native.shape[2]))
+
+
+def as_ours(frames: Array, native: Array) -> Array:
+    return fast_flow(frames, (native.shape[1], native.shape[2]))
+
+
+def as_published(frames: Array, native: Array) -> Array:
+    """Flow of native frames, coded, then resized as the frames."""
+    coded = encode(tvl1_flow(np.stack([fitted(frame) for frame in native])))
+    size = (frames.shape[1], frames.shape[2])
+    return np.moveaxis(np.stack([resized(field, size) for field in coded]), -1, 1)
+
+
+def agreement(clips: Clips, published: Clips) -> Row:
+    """`published_labels`: % of the motion labels of the first clips that are the published ones."""
+    motion = slice(len(LABELS[MOTION]))
+    equal = [clips[i][2][motion] == published[i][2][motion] for i in range(SAMPLED)]
+    return {"published_labels": round(100 * float(np.mean(equal)), 1)}
 
 
 def _data_loader(clips: Clips, batch_size: int, workers: int) -> "DataLoader[Any]":

@@ -40,7 +40,7 @@ def published(
     `prepared`: a clip of each of `videos` in the published layout; `reels`: the videos prepared
     whole. Our loaders compute the same labels (rule `reference`) from the same images and stored
     flow, or from the same frames of the reels or of the videos, or from anywhere in these, with
-    DIS flow made on the way; from reels also those of training (rule `corrected`). Exits where
+    flow made on the way; from reels also those of training (rule `corrected`). Exits where
     their labels are not ours for the samples that their data set gives, or where something is
     missing.
     """
@@ -69,10 +69,10 @@ def published(
             ("ClipLoader, stored flow, rule corrected, any frames", "reels"): ClipLoader(
                 reels=reels, **common | {"rule": "corrected"}
             ),
-            ("ClipLoader, DIS flow, the same frames", "videos"): ClipLoader(
+            ("ClipLoader, flow on the fly, the same frames", "videos"): ClipLoader(
                 videos, data_list=data_list, **common
             ),
-            ("ClipLoader, DIS flow, any frames", "videos"): ClipLoader(videos, **common),
+            ("ClipLoader, flow on the fly, any frames", "videos"): ClipLoader(videos, **common),
         }
         rows = _in_turns(theirs, ours, seconds)
     return rows + _labels_in_turns(clone, frames, flow, seconds)

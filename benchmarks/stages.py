@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from benchmarks import timing
 from benchmarks.ceilings import Ceilings
+from benchmarks.dis import dis_flow
 from benchmarks.inputs import Clips
 from benchmarks.labels import threads
 from dali_pipes.clips import ClipSpec
 from dali_pipes.decoding.jpeg import read_encoded
 from dali_pipes.decoding.video import read_clip, resized
-from dali_pipes.flow import dis_flow, fitted, tvl1_flow
+from dali_pipes.flow import fast_flow, fitted, tvl1_flow
 from dali_pipes.pipelines.images import resized_part
 from kernels.labels import clip_labels
 from kernels.labels.schema import RULES
@@ -30,13 +31,14 @@ Row = dict[str, Any]
 Images = NDArray[np.uint8]
 SPEC = ClipSpec()
 
-DECODE, RESIZE, DIS = "decode", "resize and crop", "flow: DIS, resized frames"
+DECODE, RESIZE, FLOW = "decode", "resize and crop", "flow: TV-L1, resized frames"
+RIVAL = "flow: DIS, resized frames"
 READ = "JPEG reading and examining, with flow"
 JPEG, JPEG_RESIZED = "JPEG decode, with flow", "JPEG decode, resize, crop, with flow"
 LABELS = "labels, {rule}"
 
 # What a clip of a video goes through on a CPU.
-PATH = (DECODE, RESIZE, DIS, LABELS.format(rule="corrected"))
+PATH = (DECODE, RESIZE, FLOW, LABELS.format(rule="corrected"))
 
 
 def decode(clips: Clips) -> list[Images]:
@@ -50,7 +52,14 @@ def resize(native: Sequence[Images]) -> list[Images]:
 
 
 def flow(small: Sequence[Images], native: Sequence[Images]) -> list[Images]:
-    """DIS flow, coded, [T-1,h,w,2] of each clip."""
+    """Flow `tvl1-fast`, coded, [T-1,h,w,2] of each clip."""
+    pairs = zip(small, native, strict=True)
+    coded = (fast_flow(clip, (whole.shape[1], whole.shape[2])) for clip, whole in pairs)
+    return [np.moveaxis(planes, 1, -1) for planes in coded]
+
+
+def rival_flow(small: Sequence[Images], native: Sequence[Images]) -> list[Images]:
+    """What people take instead."""
     pairs = zip(small, native, strict=True)
     return [dis_flow(clip, (whole.shape[1], whole.shape[2])) for clip, whole in pairs]
 
@@ -115,7 +124,8 @@ def on_cpu(clips: Clips, paths: list[list[str]], ceilings: Ceilings, seconds: fl
         rows = [
             row(DECODE, lambda: decode(clips)),
             row(RESIZE, lambda: crop(clips, resize(native)), whole + cut),
-            row(DIS, lambda: flow(small, native)),
+            row(FLOW, lambda: flow(small, native)),
+            row(RIVAL, lambda: rival_flow(small, native)),
             row(READ, lambda: read_images(paths), encoded),
             row(JPEG, jpeg_decoder(images), jpeg_bytes(images) // count),
             row(JPEG_RESIZED, jpeg_decoder(images, resize=True)),

@@ -88,7 +88,7 @@ def store(videos: Path, out: Path) -> Stored:
             link.symlink_to(Path(path).resolve())
     print("the videos as JPEG folders and as reels ...", flush=True)
     run_command(frames, [str(links), "--out", str(folder / "layout")])
-    run_command(reels, [str(links), "--out", str(folder / "reels"), "--flow", "dis"])
+    run_command(reels, [str(links), "--out", str(folder / "reels"), "--flow", "tvl1-fast"])
     counts = [raw_frames(folder, name) for name in given]
     return Stored(folder, list(given.values()), counts, _formats(folder, list(given), counts))
 

@@ -15,7 +15,7 @@ from benchmarks import timing
 from benchmarks.ceilings import Ceilings, measure
 from benchmarks.loaders import ahead
 from benchmarks.stages import of_ceiling
-from dali_pipes.flow import FLOW_CHOICES
+from dali_pipes.flow import add_flow_argument
 from model.training.distributed import joined
 from model.training.options import parse
 
@@ -55,7 +55,7 @@ def running(arguments: list[str]) -> Iterator[train.Run]:
     """What `train.py ARGUMENTS` trains with, up to its first step; closed at the end."""
     with tempfile.TemporaryDirectory() as scratch:
         folders = ["--log_dir", f"{scratch}/log", "--model_save_dir", f"{scratch}/models"]
-        args = parse(FLOW_CHOICES, [*arguments, *folders])
+        args = parse(add_flow_argument, [*arguments, *folders])
         with joined(args.device) as ranks:
             run = train.prepare(args, ranks)
             run.parallel.train()

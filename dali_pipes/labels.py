@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.decoding.video import printable
-from dali_pipes.flow import FLOW_CHOICES
+from dali_pipes.flow import add_flow_argument
 from dali_pipes.prepare.store import write_whole
 from dali_pipes.prepare.work import height_width
 from kernels.labels.schema import NAMES, RULES
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data_list", type=Path, metavar="FILE", help="only these clips: class/video start class"
     )
     parser.add_argument("--labels", choices=RULES, default="corrected", help="the rule")
-    parser.add_argument("--flow", default="auto", choices=FLOW_CHOICES, help="its source")
+    add_flow_argument(parser)
     parser.add_argument("--clips_per_video", type=int, default=1, help="from its start to its end")
     parser.add_argument("--clip_len", type=int, default=16, help="frames")
     parser.add_argument("--stride", type=int, default=1, help="video frames a clip frame")

@@ -60,7 +60,8 @@ class ClipLoader:
     data_list: `class/video start_frame class_id` a line, start frames from 1.
     batch_size: clips a process; clip_len: frames; stride: video frames a clip frame; resize:
     (height, width) in pixels before the crop; size: side of the crop in pixels.
-    rule: corrected | reference; flow: auto | stored | tvl1 | nvof | dis. labels: False computes
+    rule: corrected | reference; flow: auto | stored | tvl1 | tvl1-fast |
+    nvof. labels: False computes
     neither labels nor flow, for those who want frames only: `flow` has no field, `labels` are 0.
     sampling: random (training) | even (evaluation: in order, centre crop, no flip).
     device: None is the GPU if there is one. rank takes every world_size-th slot of the stream.

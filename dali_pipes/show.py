@@ -16,7 +16,7 @@ from dali_pipes.clips import ClipSpec, start_frame
 from dali_pipes.decoding.video import BadVideo, read_frames
 from dali_pipes.drawing.page import Image
 from dali_pipes.drawing.picture import clip_picture
-from dali_pipes.flow import dis_flow, flow_size, tvl1_flow
+from dali_pipes.flow import COMPUTED, add_flow_argument, fast_flow, flow_size, tvl1_flow
 from dali_pipes.sources import Reels, open_video
 from kernels.flow import code as flow_code
 from kernels.labels.schema import RULES, Rule
@@ -35,10 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--start", type=int, help="first frame, from 0; None: the video's middle")
     parser.add_argument("--out", type=Path, default=Path("clip.png"), help="PNG to write")
     parser.add_argument("--rule", choices=RULES, default="corrected", help="how labels are defined")
-    parser.add_argument(
-        "--flow", choices=("tvl1", "dis"), default="tvl1",
-        help="of a video file: tvl1, as published, some seconds a clip, or dis, what training on a "
-        "CPU computes; reels have theirs",
+    add_flow_argument(
+        parser, COMPUTED,
+        "of a video file: tvl1, as published, some seconds a clip, or tvl1-fast, what training on "
+        "a CPU computes; reels have theirs",
     )  # fmt: skip
     args = parser.parse_args(argv)
     try:
@@ -71,7 +71,7 @@ def _picture_of(video: Path, start: int | None, rule: Rule, flow: str) -> Image:
         fields = [flow_code.encode(field) for field in tvl1_flow(native_frames)]
         coded = np.stack([cv2.resize(field, spec.resize[::-1]) for field in fields])
     else:
-        coded = dis_flow(frames, native)
+        coded = np.moveaxis(fast_flow(frames, native), 1, -1)
     top, left = ((side - spec.size) // 2 for side in spec.resize)
     crop = np.s_[:, top : top + spec.size, left : left + spec.size]
     frames, coded = frames[: spec.clip_len][crop], coded[: spec.flow_fields].astype(np.uint8)[crop]

@@ -1,4 +1,4 @@
-"""The DALI pipeline of clips on the CPU: what the loader runs without a GPU, or if flow is DIS.
+"""The DALI pipeline of clips on the CPU: what the loader runs without a GPU.
 
     workers decode, resize, compute flow, crop, flip -> DALI batches, prefetches
 

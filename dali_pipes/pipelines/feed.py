@@ -169,7 +169,7 @@ class Feed:
         decode, flow = (reports[:, 2:].sum(axis=0) / 1e9).tolist()
         by_dali = self._by_image or (self.flow in GPU_FLOW and isinstance(self.source, VideoFiles))
         seconds = {} if by_dali else {"decode": decode}
-        return seconds | ({"flow": flow} if self.flow == "dis" else {})
+        return seconds | ({"flow": flow} if self.flow == "tvl1-fast" else {})
 
     def _run(self, share: Share, clips: Sequence[Clip]) -> Any:
         if self._running is None:

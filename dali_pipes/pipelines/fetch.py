@@ -22,7 +22,7 @@ from dali_pipes.clips import Clip, ClipSpec, clip_at, clip_start
 from dali_pipes.decoding.encoded import GPU_CODECS, encoded_clip
 from dali_pipes.decoding.pictures import Unsure
 from dali_pipes.decoding.video import BadVideo, TooShort, resized
-from dali_pipes.flow import dis_flow, fitted, flow_size
+from dali_pipes.flow import fast_flow, fitted, flow_size
 from dali_pipes.pipelines.trace import Trace
 from dali_pipes.sources import FrameFolders, Reels, Source, VideoFiles
 from dali_pipes.sources.index import UNKNOWN, Index, Row, Survey, probe
@@ -187,16 +187,15 @@ def _end_with(sentinel: int) -> None:
 
 
 class FetchClips(Fetch):
-    """Frames uint8 [T,S,S,3] and DIS flow, coded, uint8 [F,S,S,2], cut and mirrored."""
+    """Frames uint8 [T,S,S,3] and flow `tvl1-fast`, coded, uint8 [F,S,S,2], cut and mirrored."""
 
     cuts = True
 
     def read(self, clip: Clip, numbers: range) -> Arrays:
         frames, native = self.source.read_clip(clip.video, numbers, self.spec.resize)
         self.trace.write("flow", self.source.paths[clip.video])
-        flow = dis_flow(frames, native)
-        planes = np.moveaxis(flow, -1, 1)
-        return cut_frames(frames, clip, self.spec), cut_flow(planes, clip, self.spec)
+        flow = fast_flow(frames, native)
+        return cut_frames(frames, clip, self.spec), cut_flow(flow, clip, self.spec)
 
     def placeholder(self) -> Arrays:
         size = self.spec.size

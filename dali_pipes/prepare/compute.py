@@ -1,4 +1,4 @@
-"""Which flow a preparing command computes, where, and computing it."""
+"""Where a preparing command computes TV-L1 flow of native frames, and computing it."""
 
 import argparse
 import os
@@ -8,12 +8,10 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.flow import dis_flow, tvl1_flow
+from dali_pipes.flow import tvl1_flow
 from dali_pipes.prepare.work import BadInput
 from kernels.flow.code import encode
 from kernels.gpu import check_gpu
-
-ALGORITHMS = ("tvl1", "dis")
 
 # What an interruption can cost each worker; with TV-L1 on a CPU 16 pairs take some 2 s.
 PAIRS_AT_ONCE = {"cpu": 16, "cuda": 64}
@@ -29,15 +27,10 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def flow_device(algorithm: str, asked: str) -> tuple[str, str]:
+def tvl1_device(asked: str) -> tuple[str, str]:
     """("cpu" or "cuda", what that means). Raises BadInput if it is not there or too old."""
-    if algorithm == "dis":
-        if asked == "cuda":
-            raise BadInput("dis is computed on the CPU; leave out --device, or choose tvl1")
-        meaning = "other labels than published: 45 % of positions agree with TV-L1"
-        return "cpu", f"DIS on the CPU, {meaning}"
     if asked != "cpu":
-        import torch  # here: worker processes and DIS do without
+        import torch  # here: worker processes do without
 
         if torch.cuda.is_available():
             try:
@@ -51,10 +44,8 @@ def flow_device(algorithm: str, asked: str) -> tuple[str, str]:
     return "cpu", f"TV-L1 on the CPU ({reason}), some 0.1 s for a pair of frames on each core"
 
 
-def coded_flow(frames: NDArray[np.uint8], algorithm: str, device: str) -> NDArray[np.uint8]:
-    """uint8 RGB [T,H,W,3] at `flow_size` -> uint8 coded flow [T-1,H,W,2]."""
-    if algorithm == "dis":
-        return dis_flow(frames, (frames.shape[1], frames.shape[2]))
+def coded_tvl1(frames: NDArray[np.uint8], device: str) -> NDArray[np.uint8]:
+    """uint8 RGB [T,H,W,3] at `flow_size` -> uint8 coded TV-L1 flow [T-1,H,W,2], as published."""
     return encode(_tvl1_on_gpu(frames) if device == "cuda" else tvl1_flow(frames))
 
 

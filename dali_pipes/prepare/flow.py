@@ -18,11 +18,10 @@ from dali_pipes.decoding.jpeg import count_images, image_name, read_image
 from dali_pipes.decoding.video import BadVideo
 from dali_pipes.flow import fitted
 from dali_pipes.prepare.compute import (
-    ALGORITHMS,
     PAIRS_AT_ONCE,
     add_device_argument,
-    coded_flow,
-    flow_device,
+    coded_tvl1,
+    tvl1_device,
 )
 from dali_pipes.prepare.frames import (
     add_clip_frames_argument,
@@ -76,10 +75,6 @@ class _Chunk:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder with rgb/ in it")
-    parser.add_argument(
-        "--algorithm", choices=ALGORITHMS, default="tvl1",
-        help="tvl1, as published; dis is 10 times faster on a CPU and gives other labels",
-    )  # fmt: skip
     add_device_argument(parser)
     add_clip_frames_argument(parser)
     add_workers_argument(parser)
@@ -94,9 +89,9 @@ def main(args: argparse.Namespace) -> int:
         source = FrameFolders.found(rgb)
     names = [os.path.relpath(path, rgb) for path in source.paths]
     check_names(names, source.paths)
-    device, what = flow_device(args.algorithm, args.device)
+    device, what = tvl1_device(args.device)
     settings = {
-        "algorithm": args.algorithm,
+        "algorithm": "tvl1",
         "computed_by": "CUDA" if device == "cuda" else "CPU",
         "clip_frames": args.clip_frames,
         "jpeg_quality": QUALITY,
@@ -109,7 +104,7 @@ def main(args: argparse.Namespace) -> int:
     share = place.share(videos)
     if place.rank == 0:
         print(f"flow: {what}", flush=True)
-    failures = _compute(share, place, args.algorithm, device, args.clip_frames, workers)
+    failures = _compute(share, place, device, args.clip_frames, workers)
     made = [
         Listed(video.name, count_images(str(video.targets[0])) + 1, video.class_id)
         for video in share
@@ -130,7 +125,6 @@ def main(args: argparse.Namespace) -> int:
 def _compute(
     share: Sequence[_Video],
     place: Ranks,
-    algorithm: str,
     device: str,
     clip_frames: int | None,
     workers: int,
@@ -153,7 +147,7 @@ def _compute(
         if not todo:  # interrupted between its last pair and its end
             video.publish()
     for chunk, outcome in each(
-        partial(_write_flow, algorithm=algorithm, device=device), chunks, place,
+        partial(_write_flow, device=device), chunks, place,
         title="flow", unit="pair", name=lambda chunk: chunk.video.rgb, workers=workers,
         before=before, threads=device == "cuda", weight=lambda chunk: len(chunk.pairs),
     ):  # fmt: skip
@@ -185,12 +179,12 @@ def _missing(video: _Video, clip_frames: int | None, at_once: int) -> list[_Chun
     ]
 
 
-def _write_flow(chunk: _Chunk, algorithm: str, device: str) -> None:
+def _write_flow(chunk: _Chunk, device: str) -> None:
     numbers = [*chunk.pairs, chunk.pairs.stop]
     images = [fitted(_frame(chunk.video.rgb, number)) for number in numbers]
     if len({image.shape for image in images}) > 1:
         raise BadVideo(chunk.video.rgb, "flow", "its frame size changes")
-    coded = coded_flow(np.stack(images), algorithm, device)
+    coded = coded_tvl1(np.stack(images), device)
     for pair, field in zip(chunk.pairs, coded, strict=True):
         for part, component in zip(chunk.video.parts, np.moveaxis(field, -1, 0), strict=True):
             write_whole(part / image_name(pair), jpeg(component))

@@ -29,7 +29,7 @@ class Manifest:
     """How the reels of a folder were made."""
 
     resize: tuple[int, int]  # (height, width) of frames and fields, px
-    flow: str  # tvl1 | dis | stored: from flow images
+    flow: str  # tvl1 | tvl1-fast | stored: from flow images
     flow_computed_by: str  # CPU | CUDA
     jpeg_quality: int
 

@@ -48,7 +48,8 @@ def _fields(frames: NDArray[np.uint8], settings: Tvl1) -> "Iterator[_Scale]":
             "frames must be uint8 [T,H,W,3] with T of at least 2, "
             f"got {frames.dtype} {list(frames.shape)}"
         )
-    sizes = pyramid_sizes(*frames.shape[1:3], settings)
+    height, width = frames.shape[1:3]
+    sizes = pyramid_sizes(height, width, settings)
     scales = [_Scale(*size, settings) for size in sizes]
     for first, second in pairwise(_pyramid(frame, settings, len(sizes)) for frame in frames):
         coarser = None
@@ -72,7 +73,7 @@ def _pyramid(frame: NDArray[np.uint8], settings: Tvl1, scales: int) -> "list[_Im
 class _Image:
     """A frame at one scale: as the first of a pair, and as the second, which is sampled."""
 
-    def __init__(self, image: Plane, settings: Tvl1) -> None:
+    def __init__(self, image: NDArray[Any], settings: Tvl1) -> None:
         height, width = image.shape
         self.first = np.zeros((height, loops.stride(width)), np.float32)
         self.second: tuple[Plane, ...]
@@ -112,23 +113,31 @@ class _Scale:
 
     def solve(self, i0: _Image, i1: _Image) -> None:
         """Improve the flow."""
-        settings = self._settings
-        reach = np.float32(settings.lambda_ * settings.theta)
-        weights = reach, np.float32(settings.theta), np.float32(settings.tau / settings.theta)
-        rest = settings.epsilon**2 * self._height * self._width
-        size = self._height, self._width, loops.stride(self._width)
+        settings, height, width = self._settings, self._height, self._width
+        reach, theta = settings.lambda_ * settings.theta, np.float32(settings.theta)
+        step = np.float32(settings.tau / settings.theta)
+        rest = settings.epsilon**2 * height * width
         for _ in range(settings.warps):
-            if settings.spline:
-                space = self._index, self._row
-                loops.linearise_spline(i0.first, *i1.second, self._width, self._fields, *space)
-            else:
-                loops.linearise_cubic(i0.first, *i1.second, self._width, self._fields)
+            self._linearise(i0, i1)
             for _ in range(settings.outer_iterations):
                 if settings.median:
                     for plane in self.flow:
                         plane[...] = cv2.medianBlur(plane, 5)
-                if loops.minimise(self._fields, *size, settings.iterations, *weights, rest):
+                if loops.minimise(
+                    self._fields, height, width, settings.iterations, np.float32(reach), theta,
+                    step, rest,
+                ):  # fmt: skip
                     break
+
+    def _linearise(self, i0: _Image, i1: _Image) -> None:
+        if self._settings.spline:
+            (coefficients,) = i1.second
+            loops.linearise_spline(
+                i0.first, coefficients, self._width, self._fields, self._index, self._row
+            )
+        else:
+            image, gradient = i1.second
+            loops.linearise_cubic(i0.first, image, gradient, self._width, self._fields)
 
     def encode(self, gains: tuple[np.float32, np.float32], codes: NDArray[np.uint8]) -> None:
         """Write `codes` [2,h,w] of u and v, each times its gain."""

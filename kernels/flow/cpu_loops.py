@@ -31,7 +31,10 @@ _FAST = {"contract", "nsz", "reassoc", "arcp", "nnan", "ninf"}
 
 def stride(width: int) -> int:
     """Values from a row to the next: the width and at least one column of border."""
-    return -(-(width + 1) // _LANES) * _LANES
+    return (width // _LANES + 1) * _LANES
+
+
+_row_length = njit(stride)
 
 
 def plane_size(height: int, width: int) -> int:
@@ -135,23 +138,24 @@ def linearise_spline(i0, i1, width, fields, index, row):  # type: ignore[no-unty
     """
     height, row_length = i0.shape
     image = i1.reshape(i1.size)
-    image_x, image_y, rho, inverse = fields[I_X], fields[I_Y], fields[RHO], fields[INVERSE]
-    u, v = fields[U], fields[V]
+    data = fields[I_X], fields[I_Y], fields[RHO], fields[INVERSE]
+    flow = fields[U], fields[V]
+    beyond = row[9], row[10], row[11]
     for y in range(height):
         first = np.uintp((y + 1) * row_length)
-        _find(y, height, width, first, u, v, index, row[9], row[10], row[11])
-        for k in range(3):  # rows of taps
-            _gather(
-                image, index, np.uintp(k * (width + 2)), row[3 * k], row[3 * k + 1], row[3 * k + 2]
-            )
-        _combine(i0[y], first, u, v, row, row[9], row[10], row[11], image_x, image_y, rho, inverse)
+        _find(y, height, width, first, flow, index, beyond)
+        for k in range(3):
+            below = np.uintp(k * (width + 2))
+            _gather(image, index, below, (row[3 * k], row[3 * k + 1], row[3 * k + 2]))
+        _combine(i0[y], first, flow, row, beyond, data)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="never")
-def _find(y, height, width, first, u, v, index, beyond_x, beyond_y, inside):  # type: ignore[no-untyped-def]
+def _find(y, height, width, first, flow, index, beyond):  # type: ignore[no-untyped-def]
     """Of each pixel in row y: which of I1's values is above and left of the one nearest to
-    (x + u, y + v), how far beyond that one it lies, and 1 `inside` the frame, 0 outside.
+    (x + u, y + v); how far `beyond` that one it lies in x and in y, and 1 in the frame, 0 outside.
     """
+    (u, v), (beyond_x, beyond_y, inside) = flow, beyond
     last_x, last_y = np.float32(width - 1), np.float32(height - 1)
     row_length = np.int32(width + 2)
     for x in range(width):
@@ -164,16 +168,19 @@ def _find(y, height, width, first, u, v, index, beyond_x, beyond_y, inside):  # 
 
 
 @njit(cache=True, nogil=True, inline="never")
-def _gather(image, index, below, left, middle, right):  # type: ignore[no-untyped-def]
+def _gather(image, index, below, taps):  # type: ignore[no-untyped-def]
     """Three neighbours each of `image`; alone in a loop, so that the other loops are vectorised."""
+    left, middle, right = taps
     for x in range(len(index)):
         at = np.uintp(index[x]) + below
         left[x], middle[x], right[x] = image[at], image[at + _NEXT], image[at + _NEXT + _NEXT]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST, inline="never")
-def _combine(i0, first, u, v, taps, beyond_x, beyond_y, inside, image_x, image_y, rho, inverse):  # type: ignore[no-untyped-def]
+def _combine(i0, first, flow, taps, beyond, data):  # type: ignore[no-untyped-def]
     """Rows of taps and distances -> the data term of a row of pixels, the first at `first`."""
+    (u, v), (image_x, image_y, rho, inverse) = flow, data
+    beyond_x, beyond_y, inside = beyond
     top_left, top, top_right = taps[0], taps[1], taps[2]
     left, middle, right = taps[3], taps[4], taps[5]
     bottom_left, bottom, bottom_right = taps[6], taps[7], taps[8]
@@ -204,44 +211,33 @@ def _combine(i0, first, u, v, taps, beyond_x, beyond_y, inside, image_x, image_y
 
 
 @njit(cache=True, nogil=True)
-def minimise(fields, height, width, row_length, iterations, reach, theta, step, rest):  # type: ignore[no-untyped-def]
+def minimise(fields, height, width, iterations, reach, theta, step, rest):  # type: ignore[no-untyped-def]
     """Up to `iterations` steps on flow and dual; whether the flow came to rest.
 
     It rests with the first step that changes it by no more than `rest`, a sum of squares in px^2.
     """
-    width, row_length = np.uintp(width), np.uintp(row_length)
-    image_x, image_y, rho, inverse = fields[I_X], fields[I_Y], fields[RHO], fields[INVERSE]
-    u, v, ux, uy, vx, vy = fields[U], fields[V], fields[UX], fields[UY], fields[VX], fields[VY]
+    data = fields[I_X], fields[I_Y], fields[RHO], fields[INVERSE]
+    (u, v), (ux, uy, vx, vy) = (
+        (fields[U], fields[V]),
+        (fields[UX], fields[UY], fields[VX], fields[VY]),
+    )
+    row_length = np.uintp(_row_length(width))
     begin, end = row_length, np.uintp(height + 1) * row_length
     for _ in range(iterations):
         change = np.float64(0)
         for strip in range(begin, end, _STRIP * row_length):
             strip_end = min(strip + np.uintp(_STRIP) * row_length, end)
             change += _move(
-                strip,
-                strip_end,
-                row_length,
-                image_x,
-                image_y,
-                rho,
-                inverse,
-                u,
-                v,
-                ux,
-                uy,
-                vx,
-                vy,
-                reach,
-                theta,
+                strip, strip_end, row_length, data, (u, v), (ux, uy, vx, vy), reach, theta
             )
         for y in range(1, height + 1):
-            beside = np.uintp(y) * row_length + width
+            beside = np.uintp(y) * row_length + np.uintp(width)
             u[beside], v[beside] = u[beside - _NEXT], v[beside - _NEXT]
         for below in range(end, end + row_length):
             u[below], v[below] = u[below - row_length], v[below - row_length]
-        _smooth(begin, end, row_length, u, v, ux, uy, vx, vy, step)
+        _smooth(begin, end, row_length, (u, v), (ux, uy, vx, vy), step)
         for y in range(1, height + 1):
-            beside = np.uintp(y) * row_length + width
+            beside = np.uintp(y) * row_length + np.uintp(width)
             ux[beside] = uy[beside] = vx[beside] = vy[beside] = _ZERO
             before = np.uintp(y + 1) * row_length - _NEXT  # left of the next row
             ux[before] = vx[before] = _ZERO
@@ -251,13 +247,13 @@ def minimise(fields, height, width, row_length, iterations, reach, theta, step, 
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST, inline="never")
-def _move(
-    begin, end, row_length, image_x, image_y, rho, inverse, u, v, ux, uy, vx, vy, reach, theta
-):  # type: ignore[no-untyped-def]
+def _move(begin, end, row_length, data, flow, dual, reach, theta):  # type: ignore[no-untyped-def]
     """A step of the flow: towards the data and along the divergence of the dual; what it changes.
 
     The data term pulls along the gradient, to where rho is 0 but no farther than `reach`.
     """
+    image_x, image_y, rho, inverse = data
+    (u, v), (ux, uy, vx, vy) = flow, dual
     change = _ZERO
     for i in range(begin, end):
         off = rho[i] + (image_x[i] * u[i] + image_y[i] * v[i])
@@ -271,8 +267,9 @@ def _move(
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST, inline="never")
-def _smooth(begin, end, row_length, u, v, ux, uy, vx, vy, step):  # type: ignore[no-untyped-def]
+def _smooth(begin, end, row_length, flow, dual, step):  # type: ignore[no-untyped-def]
     """A step of the dual: along the gradient of the flow, back to a length of 1 at most."""
+    (u, v), (ux, uy, vx, vy) = flow, dual
     for i in range(begin, end):
         u_dx, u_dy = u[i + _NEXT] - u[i], u[i + row_length] - u[i]
         v_dx, v_dy = v[i + _NEXT] - v[i], v[i + row_length] - v[i]

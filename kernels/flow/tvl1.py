@@ -52,6 +52,7 @@ FAST = Tvl1(
     median=False, theta=0.2, spline=True,
 )  # fmt: skip
 
+
 def pyramid_sizes(height: int, width: int, settings: Tvl1) -> list[tuple[int, int]]:
     """(height, width) of each scale, the finest first; a side below 16 px ends the pyramid."""
     sizes = [(height, width)]

@@ -1,7 +1,7 @@
 """The command line of train.py. Published flags keep their names and defaults."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from model import BACKBONES
 from model.flags import Help, Parser, not_negative, part, positive, share, size, whole
 from model.networks.heads import HEADS, N_FLAGS
 from model.training.precision import PRECISIONS
+
+AddFlow = Callable[[argparse._ArgumentGroup], None]
 
 PUBLISHED_LIST = Path("list/ucf101_train.list")  # taken if it is there, as by the published code
 IGNORED = {  # published flags without a use here: why
@@ -20,12 +22,12 @@ IGNORED = {  # published flags without a use here: why
 }
 
 
-def parse(flow_choices: Sequence[str], argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of a run, checked against each other.
+def parse(add_flow: AddFlow, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a run, checked against each other. `add_flow` adds the flag --flow.
 
     A bad flag or combination ends the program with exit code 2 and one line.
     """
-    parser = _parser(flow_choices)
+    parser = _parser(add_flow)
     args = parser.parse_args(argv)
     for name, why in IGNORED.items():
         if getattr(args, name) is not None:
@@ -48,7 +50,7 @@ def parse(flow_choices: Sequence[str], argv: Sequence[str] | None = None) -> arg
     return args
 
 
-def _parser(flow_choices: Sequence[str]) -> argparse.ArgumentParser:
+def _parser(add_flow: AddFlow) -> argparse.ArgumentParser:
     parser = Parser(
         "train.py",
         description="Pre-train a video network on spatio-temporal statistics.",
@@ -96,8 +98,7 @@ def _parser(flow_choices: Sequence[str]) -> argparse.ArgumentParser:
     group = parser.add_argument_group("labels")
     group.add_argument("--labels", choices=RULES, default="corrected",
         help="rule of the 27 labels: as the papers describe, or as the published code computes")
-    group.add_argument("--flow", choices=flow_choices, default="auto",
-        help="where optical flow comes from")
+    add_flow(group)
     group.add_argument("--motion_flag", type=_flags, default=(1,) * N_FLAGS, metavar="1,1,1,1",
         help="motion labels to learn: squares, rings, triangles, whole clip (default: 1,1,1,1)")
     group.add_argument("--app_flag", type=_flags, default=(1,) * N_FLAGS, metavar="1,1,1,1",

@@ -25,7 +25,9 @@ def test_frames_are_told_from_their_neighbours(
     found = VideoFiles.found(few_samples)
     source, frames, left_out = peers._sound(found, found.paths)
     assert left_out == 0
-    samples = list(peers._samples(peers.Clips(source, frames, ClipSpec(), read_frames)))
+    samples = list(
+        peers._samples(peers.Clips(source, frames, ClipSpec(), read_frames, peers.as_people))
+    )
     assert peers.returned(read_frames, samples) == {"frames": "same"}
     brighter = lambda *a: (read_frames(*a) * 0.9 + 8).astype("uint8")  # noqa: E731
     assert peers.returned(brighter, samples) == {"frames": "same"}

@@ -38,7 +38,7 @@ def test_a_run_leaves_the_same_figures_as_text_json_page_and_row(
     content = json.loads((out / "report.json").read_text())
     assert row["results"] == content["results"]
     by_stage = {one["stage"]: one for one in row["results"] if one["section"] == "stage"}
-    path = {stages.DECODE, stages.RESIZE, stages.DIS, "labels, corrected", "training step"}
+    path = {stages.DECODE, stages.RESIZE, stages.FLOW, "labels, corrected", "training step"}
     assert path | {reel_stages.READ, reel_stages.DECODE} <= set(by_stage)
     assert by_stage["training step"]["percent_of_ceiling"] > 0
     whole = {one["input"]: one for one in row["results"] if one["section"] == "loader"}

@@ -11,7 +11,7 @@ import torch
 from benchmarks import __main__ as report
 from benchmarks import tune
 from benchmarks.tune import worker_counts
-from dali_pipes.flow import FLOW_CHOICES
+from dali_pipes.flow import add_flow_argument
 from model.training.options import parse
 
 TINY = ["--width", "0.05"]
@@ -32,7 +32,7 @@ def test_the_flags_found_are_printed_with_their_figures(
     assert report.main([*arguments, "--results", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     (line,) = [line for line in printed.splitlines() if line.startswith("train.py --")]
-    args = parse(FLOW_CHOICES, ["--videos", ".", *shlex.split(line)[1:]])
+    args = parse(add_flow_argument, ["--videos", ".", *shlex.split(line)[1:]])
     row = json.loads((tmp_path / "tune.jsonl").read_text())
     assert row["command"].split()[2] == "benchmarks"
     chosen = {one["flag"]: one["value"] for one in row["results"] if "chosen" in one}
