@@ -33,7 +33,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         write_video(videos / name, moving((160, 208), 24, seed), codec, pix_fmt=pixels)
     assert prepare(["frames", str(videos), "--out", str(out)]) == 0
-    assert prepare(["flow", str(out), "--algorithm", "dis"]) == 0
+    assert prepare(["flow", str(out)]) == 0
     flow = ["--flow_x_prefix", str(out / "flow/u"), "--flow_y_prefix", str(out / "flow/v")]
     return {
         "videos": ["--videos", str(videos)],

@@ -41,7 +41,7 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         write_video(folder / f"{item}.mp4", frames)
     if request.param == "reels":
         out = tmp_path_factory.mktemp("made") / "reels"
-        flags = f"--out {out} --flow dis --resize 36x48 --workers 2"
+        flags = f"--out {out} --flow tvl1-fast --resize 36x48 --workers 2"
         assert prepare(["reels", str(folder), *flags.split()]) == 0
         source = Reels.found(out)
         with open(source.shard_path(3), "r+b") as shard:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dali_pipes.flow import dis_flow, flow_size, resolve_flow, tvl1_flow
+from dali_pipes.flow import fast_flow, flow_size, resolve_flow, tvl1_flow
 from kernels.flow.code import decode
 
 
@@ -20,20 +20,20 @@ def moving(u: int, v: int, frames: int = 3, size: tuple[int, int] = (128, 171)) 
 
 
 @pytest.mark.parametrize(("u", "v"), [(3, 0), (0, -2), (-4, 5), (0, 0)])
-def test_dis_finds_motion_in_native_pixels(u: int, v: int) -> None:
+def test_fast_flow_finds_motion_in_native_pixels(u: int, v: int) -> None:
     native = (256, 342)  # twice the resized frames
-    coded = dis_flow(moving(u, v), native)
-    assert coded.shape == (2, 128, 171, 2)
+    coded = fast_flow(moving(u, v), native)
+    assert coded.shape == (2, 2, 128, 171)  # pairs, u above v
     assert coded.dtype == np.uint8
-    found = decode(coded)[:, 16:-16, 16:-16]
-    assert np.abs(found - [2 * u, 2 * v]).mean() < 0.5
+    found = decode(coded)[:, :, 16:-16, 16:-16]
+    assert np.abs(found - np.reshape([2 * u, 2 * v], (2, 1, 1))).mean() < 0.5
 
 
 def test_flow_is_measured_in_pixels_of_at_most_256_lines() -> None:
     assert flow_size((240, 320)) == (240, 320)
     assert flow_size((1080, 1920)) == (256, 455)
     assert flow_size((1920, 1080)) == (455, 256)
-    small, large = (dis_flow(moving(2, 1), size) for size in ((256, 342), (2048, 2736)))
+    small, large = (fast_flow(moving(2, 1), size) for size in ((256, 342), (2048, 2736)))
     assert np.array_equal(small, large)
 
 
@@ -49,9 +49,9 @@ def test_tvl1_finds_motion() -> None:
     [
         ("auto", "cpu", True, "stored", "images are given"),
         ("auto", "cuda", True, "stored", "images are given"),
-        ("auto", "cpu", False, "dis", "44 %"),
+        ("auto", "cpu", False, "tvl1-fast", "71 %"),
         ("auto", "cuda", False, "tvl1", "96 %"),
-        ("dis", "cuda", False, "dis", "asked for"),
+        ("tvl1-fast", "cuda", False, "tvl1-fast", "asked for"),
         ("nvof", "cuda", False, "nvof", "84 %"),
     ],
 )
@@ -66,8 +66,10 @@ def test_choice(choice: str, device: str, stored: bool, name: str, words: str) -
     [
         ("farneback", "cpu", False, "auto, stored"),
         ("stored", "cpu", False, "flow_x_prefix"),
-        ("tvl1", "cpu", False, "prepare flow"),
-        ("nvof", "cpu", False, "dis"),
+        ("tvl1", "cpu", False, "prepare reels"),
+        ("dis", "cpu", False, "'tvl1-fast' takes about half its time"),
+        ("tvl1-fast", "cpu", True, "flow images are given"),
+        ("nvof", "cpu", False, "tvl1-fast"),
         ("tvl1", "cuda", True, "flow images are given"),
     ],
 )

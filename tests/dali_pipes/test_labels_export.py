@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dali_pipes.decoding.video import read_clip
-from dali_pipes.flow import dis_flow
+from dali_pipes.flow import fast_flow
 from dali_pipes.labels import main
 from dali_pipes.prepare.encode import write_video
 from kernels.labels import clip_labels
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 def expected(path: Path, start: int) -> np.ndarray:
     """The labels of the centre crop, without any pipeline."""
     frames, native = read_clip(path, range(start, start + 16), (128, 171))
-    flow = dis_flow(frames, native)
+    flow = np.moveaxis(fast_flow(frames, native), 1, -1)
     crop = (slice(None), slice(None), slice(8, 120), slice(29, 141))
     return clip_labels(frames[None][crop].copy(), flow[None][crop].copy())[0]
 
@@ -54,7 +54,7 @@ def test_every_clip_once_with_its_labels(
     assert tuple(file["names"]) == NAMES
     for video, start, labels in zip(file["video"], file["start"], file["labels"], strict=True):
         assert labels.tolist() == expected(folder / video, start).tolist()
-    assert json.loads(str(file["made"]))["flow"] == "dis"
+    assert json.loads(str(file["made"]))["flow"] == "tvl1-fast"
 
 
 def test_parquet_holds_the_same(folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from dali_pipes import ClipBatch, ClipLoader
 from dali_pipes.clips import clip_at, clip_start
 from dali_pipes.decoding.video import probe
-from dali_pipes.flow import dis_flow
+from dali_pipes.flow import fast_flow
 from dali_pipes.loader import NothingUsable, Skip
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import Synthetic
@@ -72,7 +72,8 @@ def check_batch(batch: ClipBatch, loader: ClipLoader, slots: list[int]) -> None:
         wanted = frames[start : start + spec.needs : spec.stride]
         height, width = spec.resize
         small = np.stack([cv2.resize(frame, (width, height)) for frame in wanted])
-        flow = dis_flow(small, frames[0].shape[:2])[: spec.flow_fields]
+        planes = fast_flow(small, frames[0].shape[:2])
+        flow = np.moveaxis(planes, 1, -1)[: spec.flow_fields]
         assert np.array_equal(
             batch.frames[n], cut(small[: spec.clip_len], clip.crop, clip.flip, spec.size)
         )
@@ -175,7 +176,7 @@ def test_published_frames(real_data: Path) -> None:
 
 def test_frames_without_flow_images(real_data: Path) -> None:
     loader = ClipLoader(rgb_prefix=real_data / "frames/rgb", batch_size=2, num_workers=0)
-    assert loader.flow == "dis"
+    assert loader.flow == "tvl1-fast"
     batch = loader.next_batch()
     assert torch.equal(batch.labels, clip_labels(batch.frames, batch.flow))
     clip = clip_at(0, 6, loader.spec)
@@ -221,7 +222,7 @@ class Counting(Synthetic):
 @pytest.mark.parametrize("prefetch", [1, 3])
 def test_so_many_batches_are_prepared_ahead(prefetch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Counting, "read", 0)
-    options = {**SMALL, "flow": "dis", "batch_size": 2}
+    options = {**SMALL, "flow": "tvl1-fast", "batch_size": 2}
     loader = ClipLoader(Counting.make(6, 20, (48, 64)), prefetch=prefetch, **options)
     usual = ClipLoader(Synthetic.make(6, 20, (48, 64)), **options)
     for batches in range(1, 4):

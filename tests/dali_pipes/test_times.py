@@ -47,13 +47,13 @@ def test_time_of_decoding_is_of_its_batch_and_a_clip(workers: int) -> None:
 
 
 def test_time_of_flow_is_not_of_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = fetch.dis_flow
+    real = fetch.fast_flow
 
     def slow(*arguments: Any) -> np.ndarray:
         time.sleep(SLEEP)
         return real(*arguments)
 
-    monkeypatch.setattr(fetch, "dis_flow", slow)
+    monkeypatch.setattr(fetch, "fast_flow", slow)
     clips = ClipLoader(Synthetic.make(2, size=(48, 64)), batch_size=2, num_workers=0, **SMALL)
     clips.next_batch()
     assert clips.seconds_a_clip["flow"] >= SLEEP > clips.seconds_a_clip["decode"] > 0

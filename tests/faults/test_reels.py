@@ -27,7 +27,7 @@ def make(folder: Path, seeds: range) -> Path:
         path = folder / f"videos/class/{seed}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_video(path, moving((48, 64), COUNT, seed))
-    flags = ["--flow", "dis", "--resize", "24x32", "--workers", "1"]
+    flags = ["--flow", "tvl1-fast", "--resize", "24x32", "--workers", "1"]
     assert main(["reels", str(folder / "videos"), "--out", str(folder / "reels"), *flags]) == 0
     return folder / "reels"
 
@@ -144,7 +144,7 @@ def test_a_missing_shard_is_named_before_the_first_clip(sound: Path, tmp_path: P
     two = make(tmp_path, range(3, 5))
     for path in (tmp_path / "videos").rglob("*.mp4"):
         path.with_stem(f"{path.stem}9").write_bytes(path.read_bytes())
-    flags = ["--flow", "dis", "--resize", "24x32", "--workers", "1"]
+    flags = ["--flow", "tvl1-fast", "--resize", "24x32", "--workers", "1"]
     assert main(["reels", str(tmp_path / "videos"), "--out", str(two), *flags]) == 0
     first, _ = sorted(two.glob("reels-*.tar"))
     first.unlink()

@@ -151,7 +151,7 @@ def test_hardware_flow_points_to_the_next_frame(grid: int) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("flow", ["tvl1", "nvof", "dis"])
+@pytest.mark.parametrize("flow", ["tvl1", "nvof", "tvl1-fast"])
 def test_gpu_gives_the_clips_of_the_cpu(real_data: Path, flow: str) -> None:
     """Frame by frame, each must be nearest to the frame of that number."""
     options = {"batch_size": 7, "clips_per_video": 3, "sampling": "even"}

@@ -56,9 +56,9 @@ def test_two_commands_make_the_published_layout(prepare, make_video, tmp_path: P
     listed = [(entry.path, entry.start) for entry in read_list(out / "train.list")]
     assert listed == [("b\udcff/two", 0), ("class a/one", 0), ("class a/one", 16)]
 
-    status, text = prepare("flow", out, "--algorithm", "dis")
+    status, text = prepare("flow", out)
     assert status == 0
-    assert "45 %" in text  # of positions agree: other labels
+    assert "flow: TV-L1 on the CPU" in text
     for side, expected in (("u", 2.0), ("v", -1.0)):
         assert images(out / f"flow/{side}/one") == names(32)
         stored = cv2.imread(str(out / f"flow/{side}/one/frame000009.jpg"), cv2.IMREAD_UNCHANGED)
@@ -78,7 +78,7 @@ def test_one_window_a_video(prepare, make_video, tmp_path: Path) -> None:  # typ
     make_video(videos / "c/short.avi", frames=16)
     status, text = prepare("frames", videos, "--out", out)
     assert status == 0
-    status, text = prepare("flow", out, "--algorithm", "dis", "--clip-frames", "17")
+    status, text = prepare("flow", out, "--clip-frames", "17")
     assert status == 1
     assert "c/short: flow: has 16 frames, --clip-frames is 17" in text
     assert images(out / "flow/u/long") == images(out / "flow/v/long") == names(16)
@@ -144,7 +144,7 @@ def test_what_is_done_is_not_done_again(prepare, make_video, tmp_path: Path) -> 
     videos, out = tmp_path / "in", tmp_path / "out"
     for name in ("a", "b"):
         make_video(videos / f"{name}.avi")
-    for command in (["frames", videos, "--out", out], ["flow", out, "--algorithm", "dis"]):
+    for command in (["frames", videos, "--out", out], ["flow", out]):
         assert prepare(*command)[0] == 0
         made = tree(out)
         (tmp_path / "away").mkdir(exist_ok=True)
@@ -164,18 +164,17 @@ def test_another_way_of_making_it_is_refused(prepare, make_video, tmp_path: Path
     videos, out = tmp_path / "in", tmp_path / "out"
     make_video(videos / "a.avi")
     prepare("frames", videos, "--out", out)
-    prepare("flow", out, "--algorithm", "dis")
+    prepare("flow", out)
     before = tree(out)
     for command, words in (
         (["frames", videos, "--out", out, "--clip-frames", 17], "clip_frames None (now 17)"),
-        (["flow", out, "--device", "cpu"], "algorithm 'dis' (now 'tvl1')"),
         (["flow", out, "--clip-frames", 1], "at least 2"),
     ):
         status, text = prepare(*command)
         assert status == 2
         assert words in text
     (out / "flow.json").unlink()
-    status, text = prepare("flow", out, "--algorithm", "dis")
+    status, text = prepare("flow", out)
     assert status == 2
     assert "how it was made" in text
     del before["flow.json"]
@@ -193,7 +192,7 @@ def test_names_that_would_collide(prepare, make_video, tmp_path: Path) -> None: 
         folder = tmp_path / "made/rgb" / name
         folder.mkdir(parents=True)
         cv2.imwrite(str(folder / "frame000001.jpg"), np.zeros((16, 16, 3), np.uint8))
-    status, text = prepare("flow", tmp_path / "made", "--algorithm", "dis")
+    status, text = prepare("flow", tmp_path / "made")
     assert status == 2
     assert "rgb/a/same and " in text
     make_video(tmp_path / "nested/x.avi")
@@ -219,13 +218,13 @@ def test_bad_videos_and_frames_are_named(prepare, make_video, tmp_path: Path) ->
     frame = out / "rgb/good/frame000005.jpg"
     whole = frame.read_bytes()
     frame.write_bytes(whole[:-20])
-    status, text = prepare("flow", out, "--algorithm", "dis")
+    status, text = prepare("flow", out)
     assert status == 1
     assert "good: flow: frame000005.jpg is cut off" in text
     assert not (out / "flow/u").exists()
     assert (out / "train.list").read_text() == "\n"
     frame.write_bytes(whole)
-    assert prepare("flow", out, "--algorithm", "dis")[0] == 0
+    assert prepare("flow", out)[0] == 0
     assert images(out / "flow/u/good") == names(19)
 
 

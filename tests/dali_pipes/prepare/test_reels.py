@@ -27,7 +27,7 @@ from kernels.flow.code import encode
 from tests.dali_pipes.prepare.conftest import Run
 
 ROOT = Path(__file__).parents[3]
-SMALL = ("--flow", "dis", "--resize", "24x32")
+SMALL = ("--flow", "tvl1-fast", "--resize", "24x32")
 
 
 def contents(reels: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -67,7 +67,7 @@ def test_what_is_made(prepare: Run, videos: Path, tmp_path: Path) -> None:
     assert "6 videos, 123 frames" in said
     assert "reels: 6 of 6 videos, 0 failed" in said
     made = json.loads((reels / "reels.json").read_text())
-    assert (made["resize"], made["flow"], made["jpeg_quality"]) == ([24, 32], "dis", 98)
+    assert (made["resize"], made["flow"], made["jpeg_quality"]) == ([24, 32], "tvl1-fast", 98)
     assert "av" in made["made_with"]
     assert leftovers(reels) == []
     status, said = prepare("check", reels, "--json", tmp_path / "report.json")
@@ -94,7 +94,7 @@ def test_tvl1_is_native_then_coded_then_resized(
 def test_from_the_published_layout(prepare: Run, videos: Path, tmp_path: Path) -> None:
     layout, reels = tmp_path / "layout", tmp_path / "reels"
     assert prepare("frames", videos, "--out", layout)[0] == 0
-    assert prepare("flow", layout, "--algorithm", "dis")[0] == 0
+    assert prepare("flow", layout)[0] == 0
     folders = (layout / "rgb", layout / "flow/u", layout / "flow/v")
     flags = ("--out", reels, "--resize", "24x32", "--quality", "100")
     status, said = prepare("reels", "--from-frames", *folders, *flags)
@@ -118,7 +118,7 @@ def test_from_the_published_layout(prepare: Run, videos: Path, tmp_path: Path) -
         "reels", "--from-frames", layout / "rgb", "--out", tmp_path / "r2", *SMALL
     )
     assert status == 0, said
-    assert json.loads((tmp_path / "r2/reels.json").read_text())["flow"] == "dis"
+    assert json.loads((tmp_path / "r2/reels.json").read_text())["flow"] == "tvl1-fast"
 
 
 def test_failures_are_named_and_made_up_for(prepare: Run, videos: Path, tmp_path: Path) -> None:
@@ -210,7 +210,9 @@ def test_what_cannot_be_is_said(prepare: Run, videos: Path, tmp_path: Path) -> N
         status, said = prepare(*arguments)
         assert (status, words in said) == (2, True), said
     assert prepare("reels", videos, "--out", reels, *SMALL)[0] == 0
-    status, said = prepare("reels", videos, "--out", reels, "--flow", "dis", "--resize", "32x32")
+    status, said = prepare(
+        "reels", videos, "--out", reels, "--flow", "tvl1-fast", "--resize", "32x32"
+    )
     assert status == 2
     assert "was begun with resize [24, 32] (now [32, 32])" in said
     with shards.locked(reels):
@@ -322,6 +324,6 @@ def test_ranks_share_and_one_alone_makes_up_for_others(
 
 def test_a_video_whose_frame_size_changes_fails(tmp_path: Path) -> None:
     images = [np.zeros(shape, np.uint8) for shape in ((8, 8, 3), (8, 8, 3), (8, 16, 3))]
-    recipe = command.Recipe((8, 8), 95, "dis", "cpu", tmp_path)
+    recipe = command.Recipe((8, 8), 95, "tvl1-fast", "cpu", tmp_path)
     with pytest.raises(Exception, match="frame size changes at frame 2"):
         list(command._with_flow("x.mp4", iter(images), recipe))

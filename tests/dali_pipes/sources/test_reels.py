@@ -13,7 +13,7 @@ import torch
 from dali_pipes import ClipLoader
 from dali_pipes.clips import ClipSpec, clip_at
 from dali_pipes.decoding.video import BadVideo, read_frames, resized
-from dali_pipes.flow import dis_flow
+from dali_pipes.flow import fast_flow
 from dali_pipes.pipelines.fetch import FetchImages, FetchReels, Share
 from dali_pipes.pipelines.images import image_pipeline
 from dali_pipes.prepare.__main__ import main
@@ -38,7 +38,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(videos: Path, out: Path, resize: str) -> Path:
-    flags = ["--flow", "dis", "--resize", resize, "--workers", "1"]
+    flags = ["--flow", "tvl1-fast", "--resize", resize, "--workers", "1"]
     assert main(["reels", str(videos), "--out", str(out), *flags]) == 0
     return out
 
@@ -74,7 +74,7 @@ def test_frames_and_fields_are_the_videos_own(videos: Path, reels: Path) -> None
         assert error < 1.5
         assert distance(grey(frames[1:]), grey(truth[:-1])) > 3 * error, "frames are off by one"
         flow = source.read_flow(item, range(count - 1))
-        true_flow = dis_flow(truth, native)
+        true_flow = np.moveaxis(fast_flow(truth, native), 1, -1)
         assert distance(flow, true_flow) < 2
         np.testing.assert_array_equal(
             source.read_clip(item, range(3, 11, 2), None)[0], frames[3:11:2]
@@ -84,8 +84,8 @@ def test_frames_and_fields_are_the_videos_own(videos: Path, reels: Path) -> None
 def test_clips_are_those_of_the_videos(videos: Path, reels: Path) -> None:
     flips = []
     ours = ClipLoader(reels=reels, **SMALL, num_workers=2)
-    theirs = ClipLoader(videos, flow="dis", **SMALL, num_workers=0)
-    assert (ours.flow, theirs.flow) == ("stored", "dis")
+    theirs = ClipLoader(videos, flow="tvl1-fast", **SMALL, num_workers=0)
+    assert (ours.flow, theirs.flow) == ("stored", "tvl1-fast")
     for _ in range(3):
         batch, same = ours.next_batch(), theirs.next_batch()
         for name in ("video", "start", "crop", "flip"):
@@ -219,8 +219,8 @@ def test_reels_are_found_where_videos_are_expected(reels: Path) -> None:
 
 
 def test_flow_may_be_computed_from_frames_of_reels(videos: Path, reels: Path) -> None:
-    batch = ClipLoader(reels=reels, flow="dis", **SMALL, num_workers=0).next_batch()
-    same = ClipLoader(videos, flow="dis", **SMALL, num_workers=0).next_batch()
+    batch = ClipLoader(reels=reels, flow="tvl1-fast", **SMALL, num_workers=0).next_batch()
+    same = ClipLoader(videos, flow="tvl1-fast", **SMALL, num_workers=0).next_batch()
     assert torch.equal(batch.video, same.video)
     assert distance(batch.flow.numpy(), same.flow.numpy()) < 6
 

@@ -74,7 +74,7 @@ def test_retrieval(videos: Path, out: Path, capsys: pytest.CaptureFixture) -> No
 
 def test_reels_are_judged_as_their_videos_are(videos: Path, tmp_path: Path) -> None:
     reels = tmp_path / "reels"
-    flags = ["--flow", "dis", "--resize", "32x40", "--quality", "100", "--workers", "1"]
+    flags = ["--flow", "tvl1-fast", "--resize", "32x40", "--quality", "100", "--workers", "1"]
     assert prepare(["reels", str(videos), "--out", str(reels), *flags]) == 1  # text.mp4
     result = run("retrieval", reels, tmp_path)
     assert result["result"]["top-1"] == 1.0
