@@ -14,9 +14,8 @@ from dali_pipes.decoding.pictures import Picture, Stream, Unsure
 if TYPE_CHECKING:
     import av
 
-# Pictures after the clip that are looked at, too: no decoder keeps more back, so that what it shows
-# up to the clip's end depends on nothing that follows them.
-_HELD = 17
+
+_LATE = 64  # pictures: more than are stored after a keyframe that is shown after them
 
 
 def needed_frames(
@@ -55,15 +54,20 @@ def _read(
 ) -> "tuple[list[av.Packet | None], list[Picture]]":
     """The packets up to the clip's end and a little beyond, None where none of them is needed."""
     known = Stream(stream.codec_context.name, stream.codec_context.extradata or b"")
+    # What a decoder shows up to the clip's end depends on nothing that follows these.
+    enough = numbers[-1] + 1 + known.held + 1
     packets: list[av.Packet | None] = []
     times = []
+    kept = 1  # packets before are no longer, but for the first: long videos need not lie in memory
     for packet in coded_packets(container, stream):
         coded = known.add(bytes(packet))
-        if coded.resets and 1 < len(packets) <= numbers[0] - _HELD:
-            packets[1:] = [None] * (len(packets) - 1)  # long videos need not lie in memory
+        if coded.resets and len(packets) <= numbers[0] - _LATE:
+            for n in range(kept, len(packets)):
+                packets[n] = None
+            kept = max(kept, len(packets))
         packets.append(packet)
         times.append(packet.pts)
-        if len(packets) == numbers[-1] + 1 + _HELD:
+        if len(packets) == enough:
             break
     shown = known.pictures()
     if numbers[-1] >= len(shown):
@@ -82,6 +86,5 @@ def _chosen(shown: Sequence[Picture], first: int, wanted: set[int]) -> list[int]
         n
         for n in range(begin, end)
         # Pictures shown before the keyframe but stored after it may lack what they refer to.
-        if shown[n].rank >= shown[begin].rank
-        and (shown[n].referred or shown[n].rank in wanted)
+        if shown[n].rank >= shown[begin].rank and (shown[n].referred or shown[n].rank in wanted)
     ]

@@ -60,11 +60,16 @@ class Stream:
         """Which pixels are shown. Raises Unsure before the first packet."""
         return self._reader.window
 
+    @property
+    def held(self) -> int:
+        """How many pictures a decoder keeps back at most."""
+        return self._reader.held[1]
+
     def check_held(self, found: Iterable[Picture]) -> None:
         """Raises Unsure if a decoder might not wait for a picture that is to be shown earlier."""
         seen: list[int] = []
         for picture in found:
-            if len(seen) - bisect(seen, picture.rank) > self._reader.held:
+            if len(seen) - bisect(seen, picture.rank) > self._reader.held[0]:
                 raise Unsure("does not say how far its pictures are out of order")
             insort(seen, picture.rank)
 

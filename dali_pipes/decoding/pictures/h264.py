@@ -18,6 +18,7 @@ from dali_pipes.decoding.pictures.picture import Coded, Window
 # nal_unit_type
 _SLICE, _PARTITIONS, _IDR, _MESSAGES, _SPS, _PPS = 1, (2, 3, 4), 5, 6, 7, 8
 _WITH_CHROMA = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)  # profile_idc
+_MOST_HELD = 16
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class _Stream:
     frame_num_bits: int
     order_bits: int  # of pic_order_cnt_lsb; 0: shown in the order of decoding
     with_bottom: bool  # slices say where the bottom field stands
-    held: int  # pictures that decoders keep back: max_num_reorder_frames, 0 where it is not said
+    held: tuple[int, int]  # by max_num_reorder_frames
     window: Window
 
 
@@ -118,12 +119,13 @@ def _stream(parameters: list[bytes]) -> _Stream:
     if bits.flag():
         left, right, top, bottom = (2 * bits.ue() for _ in range(4))
     window = Window(height, width, top, left, height - top - bottom, width - left - right)
-    held = _reordered(bits) if bits.flag() else 0
+    said = _reordered(bits) if bits.flag() else None
+    held = (0, _MOST_HELD) if said is None else (said, said)
     return _Stream(frame_num_bits, order_bits, _with_bottom(parameters), held, window)
 
 
-def _reordered(bits: Bits) -> int:
-    """max_num_reorder_frames of the usability information, E.1.1; 0 if it does not say it."""
+def _reordered(bits: Bits) -> int | None:
+    """max_num_reorder_frames of the usability information, E.1.1, if it says that."""
     if bits.flag() and bits.u(8) == 255:  # aspect_ratio_idc
         bits.u(32)
     if bits.flag():  # overscan_info_present_flag
@@ -147,7 +149,7 @@ def _reordered(bits: Bits) -> int:
             bits.u(20)
     bits.u(2 if schedules else 1)  # low_delay_hrd_flag, pic_struct_present_flag
     if not bits.flag():  # bitstream_restriction_flag
-        return 0
+        return None
     bits.u(1)
     for _ in range(4):
         bits.ue()

@@ -27,7 +27,7 @@ class _Stream:
     separate_planes: bool
     extra_bits: int  # num_extra_slice_header_bits
     sublayers: int
-    held: int  # sps_max_num_reorder_pics
+    held: tuple[int, int]  # by sps_max_num_reorder_pics
     window: Window
 
 
@@ -136,4 +136,4 @@ def _stream(parameters: list[bytes]) -> _Stream:
         said.add(bits.u(3))
     if len(said) != 1:
         raise Unsure("has picture parameter sets that differ")
-    return _Stream(order_bits, separate, said.pop(), sublayers + 1, held, window)
+    return _Stream(order_bits, separate, said.pop(), sublayers + 1, (held, held), window)

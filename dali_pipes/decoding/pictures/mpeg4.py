@@ -22,7 +22,7 @@ class _Layer:
 
 
 class Mpeg4:
-    held = 1
+    held = 1, 1
 
     def __init__(self, extradata: bytes) -> None:
         self._extradata = extradata

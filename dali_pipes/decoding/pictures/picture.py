@@ -44,7 +44,7 @@ class Window:
 class Reader(Protocol):
     """Reads the packets of a stream one by one, in the order of decoding."""
 
-    held: int  # pictures that a decoder is sure to keep back until those shown before are there
+    held: tuple[int, int]  # pictures a decoder keeps back for those shown before: least, most
 
     def read(self, packet: bytes) -> Coded:
         """Raises Unsure, or IndexError where a packet is cut short."""
@@ -60,6 +60,4 @@ def by_order(coded: Iterable[Coded]) -> list[Picture]:
     ranks = [0] * len(found)
     for rank, place in enumerate(sorted(range(len(found)), key=lambda n: found[n].key)):
         ranks[place] = rank
-    return [
-        Picture(rank, one.resets, one.referred) for rank, one in zip(ranks, found, strict=True)
-    ]
+    return [Picture(rank, one.resets, one.referred) for rank, one in zip(ranks, found, strict=True)]

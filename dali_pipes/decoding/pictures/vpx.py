@@ -14,7 +14,7 @@ _HIDDEN = "has hidden pictures"
 class _Vpx:
     """What both have in common: shown as decoded, of one size."""
 
-    held = 0
+    held = 0, 0
 
     def __init__(self, _: bytes) -> None:
         self._count = 0
