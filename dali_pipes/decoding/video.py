@@ -196,7 +196,8 @@ def decoded_rgb(path: Path | str) -> "Iterator[NDArray[np.uint8]]":
 
 def upright_rgb(frame: "av.VideoFrame", reformatter: "VideoReformatter") -> NDArray[np.uint8]:
     """A decoded frame -> uint8 RGB [H,W,3], turned as its rotation metadata says."""
-    image = reformatter.reformat(frame, format="rgb24").to_ndarray()
+    # By default as many threads as cores wake up for each frame.
+    image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
     if frame.rotation % 360:
         image = np.rot90(image, frame.rotation // 90)
     return cast(NDArray[np.uint8], image)
