@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _PACKED = b"DivX"  # the mark of those who put two pictures in a packet of an AVI
 _TIMED_IN_HEADERS_ALONE = ("h264", "hevc")
+_PARAMETERS = ("new_extradata", "param_change")  # what containers hand over beside a packet
 
 
 def is_timed(container: "av.container.InputContainer") -> bool:
@@ -47,6 +48,8 @@ def _sound(
         for packet in packets:
             if packet.is_discard or packet.is_corrupt:
                 raise Unsure("has damaged or hidden packets")
+            if any(beside.data_type in _PARAMETERS for beside in packet.iter_sidedata()):
+                raise Unsure("changes its parameters on the way")
             if packet.size:
                 yield packet
 

@@ -46,7 +46,7 @@ class Mpeg4:
             raise Unsure("has empty pictures")
         front, group = _split(packet[:at])
         if self._layer is None:
-            self._layer = _layer(self._extradata + packet)
+            self._layer = _layer(front + self._extradata)  # decoders follow the later of the two
             self._headers = front
         # Decoders look there for the encoder's name, too, to work around its errors.
         if front and front != self._headers and front not in self._extradata:

@@ -42,6 +42,8 @@ class Vp8(_Vpx):
             raise Unsure(_HIDDEN)
         key = not packet[0] & 1
         if key:
+            if packet[3:6] != b"\x9d\x01\x2a":
+                raise Unsure("is no VP8")
             width, height = (packet[at] | packet[at + 1] << 8 for at in (6, 8))
             self._check_size(height & 0x3FFF, width & 0x3FFF)
         return self._shown(key)
@@ -64,7 +66,8 @@ class Vp9(_Vpx):
             if not (bits.flag() or bits.flag() or bits.flag()):  # as large as a reference
                 raise Unsure("may change its size")
         else:
-            bits.u(24)  # frame_sync_code
+            if bits.u(24) != 0x498342:  # frame_sync_code
+                raise Unsure("is no VP9")
             if bits.u(3) == 7:  # color_space: RGB
                 raise Unsure("is no 8-bit 4:2:0")
             bits.u(1)
