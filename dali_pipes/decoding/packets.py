@@ -32,7 +32,7 @@ def coded_packets(
     context = stream.codec_context
     packets = _sound(container, stream)
     if is_timed(container):
-        return packets
+        return _of_the_same_parameters(packets)
     if context.name in _TIMED_IN_HEADERS_ALONE:
         raise Unsure("is in an AVI")
     if context.name == "mpeg4" and _PACKED in (context.extradata or b""):
@@ -48,10 +48,15 @@ def _sound(
         for packet in packets:
             if packet.is_discard or packet.is_corrupt:
                 raise Unsure("has damaged or hidden packets")
-            if any(beside.data_type in _PARAMETERS for beside in packet.iter_sidedata()):
-                raise Unsure("changes its parameters on the way")
             if packet.size:
                 yield packet
+
+
+def _of_the_same_parameters(packets: "Iterator[av.Packet]") -> "Iterator[av.Packet]":
+    for packet in packets:
+        if any(beside.data_type in _PARAMETERS for beside in packet.iter_sidedata()):
+            raise Unsure("changes its parameters on the way")
+        yield packet
 
 
 def _unpacked(packets: "Iterator[av.Packet]", stream: "av.VideoStream") -> "Iterator[av.Packet]":

@@ -58,6 +58,7 @@ def by_order(coded: Iterable[Coded]) -> list[Picture]:
     """The pictures of packets in the order of decoding."""
     found = list(coded)
     ranks = [0] * len(found)
-    for rank, place in enumerate(sorted(range(len(found)), key=lambda n: found[n].key)):
+    keys = [one.key for one in found]
+    for rank, place in enumerate(sorted(range(len(keys)), key=keys.__getitem__)):
         ranks[place] = rank
     return [Picture(rank, one.resets, one.referred) for rank, one in zip(ranks, found, strict=True)]

@@ -1,6 +1,7 @@
 """Frames from the pictures that a clip needs, against decoding from frame 0 and counting."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -10,7 +11,7 @@ import pytest
 
 from dali_pipes.decoding import needed, video
 from dali_pipes.decoding.needed import needed_frames
-from dali_pipes.decoding.pictures import Unsure
+from dali_pipes.decoding.pictures import Unsure, mpeg4
 from dali_pipes.decoding.video import BadVideo, TooShort, opened, read_clip, read_frames
 from dali_pipes.prepare.encode import write_video
 
@@ -105,7 +106,8 @@ PROVEN = [
     ("a.mp4", "libx264", {"b_frames": 0}, 0.6),
     ("a.mp4", "libx264", {"pix_fmt": "yuv420p10le"}, 0.6),
     ("a.mp4", "libx265", {"options": HEVC}, 0.6),
-    ("a.mkv", "libx265", {"options": OPEN_HEVC}, 0.6),
+    # Every fourth picture is no B: three are shown before a keyframe and stored after it.
+    ("a.mkv", "libx265", {"options": OPEN_HEVC, "keyframe_every": 12}, 0.6),
     ("a.mp4", "libx265", {"options": LAYERS, "keyframe_every": 250}, 0.9),
     ("a.avi", "mpeg4", {}, 0.6),
     ("a.avi", "mpeg4", {"keyframe_every": 250}, 0.85),
@@ -162,10 +164,17 @@ def test_the_rest_is_counted(tmp_path: Path, name: str, codec: str, how: dict) -
         assert np.array_equal(read_clip(path, numbers, SIZE)[0], whole[numbers])
 
 
-def repacked(source: Path, target: Path, change: Callable[[list[bytes]], list[bytes]]) -> Path:
-    """A copy without encoding; `change` may alter the packets' bytes, or leave out the last."""
+def repacked(
+    source: Path,
+    target: Path,
+    change: Callable[[list[bytes]], list[bytes]],
+    header: Callable[[bytes], bytes] = lambda header: header,
+) -> Path:
+    """A copy without encoding; `change` may alter the packets' bytes, `header` the container's."""
     with av.open(str(source)) as reading, av.open(str(target), "w") as writing:
         stream = writing.add_stream_from_template(reading.streams.video[0])
+        extradata = stream.codec_context.extradata
+        stream.codec_context.extradata = header(extradata) if extradata else None
         packets = [packet for packet in reading.demux(video=0) if packet.size]
         for packet, data in zip(packets, change([bytes(p) for p in packets]), strict=False):
             made = av.Packet(data)
@@ -296,7 +305,7 @@ def test_hidden_pictures_and_odd_times_are_counted(tmp_path: Path) -> None:
             target.mux(packet)
     for path in (repacked(tmp_path / "whole.webm", tmp_path / "a.webm", hide), tmp_path / "b.mkv"):
         whole = counted(path)
-        for numbers in (range(70, 86), range(66, 110, 3)):
+        for numbers in (range(70, 86), range(66, 110, 3), range(70, 110, 5)):
             with pytest.raises(Unsure):
                 needed_clip(path, numbers)
             assert np.array_equal(read_clip(path, numbers, SIZE)[0], whole[numbers])
@@ -333,21 +342,46 @@ def test_damage_matters_where_it_is_needed(tmp_path: Path, name: str, codec: str
 
 
 def test_a_surprise_is_left_to_counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each picture shown is asked for its number: wrong choices come to light."""
-    path = tmp_path / "a.mp4"
-    write_video(path, moving(), "libx264")
-    whole = counted(path)
-    real = needed._read
-
-    def shifted(*arguments):
-        packets, shown = real(*arguments)
-        return packets, [p._replace(rank=p.rank + (p.rank > 20)) for p in shown]
-
-    monkeypatch.setattr(needed, "_read", shifted)
+    """What a decoder shows is looked at one by one: headers read wrongly come to light."""
+    write_video(tmp_path / "whole.avi", moving(), "mpeg4")
+    path = repacked(tmp_path / "whole.avi", tmp_path / "a.avi", b_pictures_undeclared)
+    real = mpeg4._layer
+    monkeypatch.setattr(mpeg4, "_layer", lambda front: replace(real(front), reorders=True))
     numbers = range(19, 30)
-    with pytest.raises((Unsure, ValueError)):
+    with pytest.raises(Unsure, match="shows other pictures"):
         needed_clip(path, numbers)
-    assert np.array_equal(read_clip(path, numbers, SIZE)[0], whole[numbers])
+    assert np.array_equal(read_clip(path, numbers, SIZE)[0], counted(path)[numbers])
+
+
+def test_what_only_the_first_picture_says(tmp_path: Path) -> None:
+    """MPEG-4 of XviD, which has an inverse transform of its own, as decoders learn in front."""
+    write_video(tmp_path / "whole.avi", moving(), "mpeg4", b_frames=0)
+
+    def front_of(one: bytes) -> int:
+        return one.index(mpeg4.PICTURE)
+
+    def xvid(data: list[bytes]) -> list[bytes]:
+        named = data[0].replace(b"Lavc", b"XviD0050\0\0\1\xb2Lavc")
+        return [named, *(one[front_of(one) :] for one in data[1:])]
+
+    def headers(data: bytes) -> bytes:  # without the names
+        return data[: data.index(b"\0\0\1\xb2")]
+
+    path = repacked(tmp_path / "whole.avi", tmp_path / "a.avi", xvid, headers)
+    whole = counted(path)
+    assert not np.array_equal(whole, counted(tmp_path / "whole.avi"))
+    assert np.array_equal(needed_clip(path, range(30, 46)), whole[30:46])
+
+
+def test_hevc_that_others_refer_to_from_higher_layers(tmp_path: Path) -> None:
+    """Whoever says that no picture of its own layer refers to it may have others that do."""
+    write_video(tmp_path / "whole.mp4", moving(), "libx265", options=LAYERS, keyframe_every=250)
+
+    def unreferred(data: list[bytes]) -> list[bytes]:  # TRAIL_R of the lowest layer: TRAIL_N
+        return [one[:4] + b"\0" + one[5:] if one[4:6] == b"\2\1" else one for one in data]
+
+    path = repacked(tmp_path / "whole.mp4", tmp_path / "a.mp4", unreferred)
+    check(path, [range(30, 46), range(41, 60, 3)])
 
 
 def test_long_videos_do_not_lie_in_memory(tmp_path: Path) -> None:
