@@ -113,8 +113,8 @@ def read_raw(path: str, numbers: range) -> Images:
 def read_h264(path: str, numbers: range) -> Images:
     """Frames of an H.264 file of `make_small`, from the keyframe before them on. Raises BadVideo.
 
-    Frame n is shown at n/FPS seconds. `read_clip` cannot know that: it lists the packets first, and
-    decodes from the start to frames before the 64th.
+    Frame n is shown at n/FPS seconds. `read_clip` cannot know that: it reads the headers of all
+    packets up to them.
     """
     from av.video.reformatter import VideoReformatter
 

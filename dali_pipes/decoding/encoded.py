@@ -6,7 +6,7 @@ It knows when each is shown, too, so the time stamps that a clip gets do not com
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decoding.pictures import READ, Picture, Unsure, Window, mpeg4, pictures
+from dali_pipes.decoding.packets import check_times, coded_packets, is_timed, last_reset
+from dali_pipes.decoding.pictures import READ, Picture, Stream, Unsure, Window
 from dali_pipes.decoding.video import BadVideo, TooShort, frames_of, opened
 
 if TYPE_CHECKING:
@@ -126,43 +127,20 @@ def _read(
     container: "av.container.InputContainer", stream: "av.VideoStream"
 ) -> "tuple[list[av.Packet], list[Picture], Window]":
     """All packets, a picture each, and when they are shown. Raises Unsure."""
-    context = stream.codec_context
-    packets = [packet for packet in container.demux(stream) if packet.size]
-    if any(packet.is_discard or packet.is_corrupt for packet in packets):
-        raise Unsure("has damaged or hidden packets")
-    timed = container.format.name != "avi"  # which has no times of showing
-    if not timed and context.name == "mpeg4":
-        packets = list(_unpacked(packets, stream))
-    elif not timed and context.name in _FILTERS:
-        raise Unsure("is in an AVI")
-    shown, window = pictures(context.name, context.extradata or b"", [*map(bytes, packets)])
-    times = [packet.pts for packet in packets]
-    if timed and _ranks(times) != [picture.rank for picture in shown]:
-        raise Unsure("its time stamps are not in the order of its pictures")
-    return packets, shown, window
-
-
-def _unpacked(packets: "list[av.Packet]", stream: "av.VideoStream") -> "Iterator[av.Packet]":
-    """An AVI's MPEG-4 packets with one picture each; those that held places are dropped."""
-    from av.bitstream import BitStreamFilterContext
-
-    unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
-    for packet in (*packets, None):
-        yield from (one for one in unpack.filter(packet) if mpeg4.PICTURE in bytes(one))
-
-
-def _ranks(times: Sequence[int | None]) -> list[int]:
-    """The place of each time in their order; none at all if they do not tell it."""
-    if None in times or len(set(times)) < len(times):
-        return []
-    known = [time for time in times if time is not None]
-    place = {time: rank for rank, time in enumerate(sorted(known))}
-    return [place[time] for time in known]
+    known = Stream(stream.codec_context.name, stream.codec_context.extradata or b"")
+    packets = []
+    for packet in coded_packets(container, stream):
+        known.add(bytes(packet))
+        packets.append(packet)
+    shown = known.pictures()
+    if is_timed(container):
+        check_times([packet.pts for packet in packets], shown)
+    return packets, shown, known.window
 
 
 def _chosen(shown: list[Picture], numbers: Sequence[int]) -> tuple[list[int], int]:
     """The packets needed, in the order of decoding, and the rank of the first frame in them."""
-    begin = max(n for n, p in enumerate(shown) if p.resets and p.rank <= numbers[0])
+    begin = last_reset(shown, numbers[0])
     end = max(n for n, p in enumerate(shown) if p.rank <= numbers[-1]) + 1
     # Pictures shown before the keyframe but stored after it may lack what they refer to.
     chosen = [n for n in range(begin, end) if shown[n].rank >= shown[begin].rank]

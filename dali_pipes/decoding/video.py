@@ -2,8 +2,10 @@
 
 Frame n is the n-th picture a decoder shows, counted from 0. Seeking by time stamps finds another
 one in many real files (AVI has no presentation times; packed B-frames make them up), so the rule
-is to decode from the start and count. A late clip of an MP4 or Matroska file is reached through
-the keyframe before it, if each frame can be told by its unique time stamp.
+is to decode from the start and count. Two ways give the same for less: where headers prove which
+picture is which, only those that the clip needs are decoded (`needed`); of other codecs a late clip
+of an MP4 or Matroska file is reached through the keyframe before it, if each frame can be told by
+its unique time stamp.
 """
 
 import os
@@ -20,6 +22,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dali_pipes.decoding.needed import needed_frames
+from dali_pipes.decoding.pictures import READ, Unsure
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -29,6 +34,9 @@ if TYPE_CHECKING:
 # Containers whose packets carry true presentation times and which seek to a keyframe exactly.
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 _SEEK_FROM = 64  # frames: up to here, decoding costs no more than listing the packets
+# Codecs whose frames are not told by time stamps: files whose headers prove nothing have hidden
+# pictures, fields, or times that are not those of showing. VP9 hides pictures in packets of others.
+_COUNTED = frozenset(READ) - {"vp9"}
 
 
 class BadVideo(Exception):
@@ -113,7 +121,8 @@ def read_frames(
 
     `resize` (height, width): resized bilinearly without antialiasing, as the published pipeline
     did; None: native size. Rotation metadata is applied. Raises TooShort if the video ends before
-    the last frame, BadVideo if it cannot be decoded up to there without errors.
+    the last frame, BadVideo if what these frames need cannot be decoded without errors: damage
+    before the first of them may go unnoticed.
     """
     return read_clip(path, numbers, resize)[0]
 
@@ -124,11 +133,26 @@ def read_clip(
     """`read_frames`, and the native (height, width) of the first frame."""
     if not len(numbers) or numbers[0] < 0 or any(b <= a for a, b in pairwise(numbers)):
         raise ValueError(f"frame numbers must rise from 0 or later, got {list(numbers)}")
-    if numbers[0] >= _SEEK_FROM:
-        images = _read_by_time(path, numbers, resize)
-        if images is not None:
-            return images
-    return _read_by_counting(path, numbers, resize)
+    images = None
+    if numbers[-1] >= len(numbers):  # or there is nothing to leave out
+        images = _read_needed(path, numbers, resize)
+        if images is None and numbers[0] >= _SEEK_FROM:
+            images = _read_by_time(path, numbers, resize)
+    return images or _read_by_counting(path, numbers, resize)
+
+
+def _read_needed(
+    path: Path | str, numbers: Sequence[int], resize: tuple[int, int] | None
+) -> tuple[NDArray[np.uint8], tuple[int, int]] | None:
+    """Decode what shows the frames and nothing else; None where that is not certain to be exact."""
+    images = _Images(path, len(numbers), resize)
+    try:
+        with opened(path, "decode") as (container, stream):
+            for frame in needed_frames(container, stream, numbers):
+                images.add(frame)
+    except (Unsure, BadVideo):
+        return None  # counting decides, and says what is wrong
+    return images.result()
 
 
 def _read_by_counting(
@@ -172,15 +196,21 @@ def decoded_rgb(path: Path | str) -> "Iterator[NDArray[np.uint8]]":
 
 def upright_rgb(frame: "av.VideoFrame", reformatter: "VideoReformatter") -> NDArray[np.uint8]:
     """A decoded frame -> uint8 RGB [H,W,3], turned as its rotation metadata says."""
-    image = reformatter.reformat(frame, format="rgb24").to_ndarray()
+    # By default as many threads as cores wake up for each frame.
+    image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
     if frame.rotation % 360:
         image = np.rot90(image, frame.rotation // 90)
     return cast(NDArray[np.uint8], image)
 
 
-def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """uint8 [H,W,3] -> (height, width) bilinearly without antialiasing, as published."""
-    small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+def resized(
+    image: NDArray[np.uint8], size: tuple[int, int], into: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """uint8 [H,W,3] -> (height, width) bilinearly without antialiasing, as published.
+
+    `into`: the array to write to, contiguous.
+    """
+    small = cv2.resize(image, size[::-1], dst=into, interpolation=cv2.INTER_LINEAR)
     return cast(NDArray[np.uint8], small)
 
 
@@ -238,7 +268,7 @@ class _Times:
 def _time_stamps(path: str, mtime_ns: int, size: int) -> _Times | None:
     """The time stamps of a file, or None where frames cannot be told by them."""
     with opened(path, "open") as (container, stream):
-        if container.format.name not in _SEEKABLE:
+        if container.format.name not in _SEEKABLE or stream.codec_context.name in _COUNTED:
             return None
         packets = [packet for packet in container.demux(stream) if packet.size]
         stamps = [packet.pts for packet in packets]
@@ -275,10 +305,11 @@ class _Images:
             self._native = native
             self._kept = np.empty((self._total, *(self._resize or native), 3), np.uint8)
         if self._resize is not None:
-            image = resized(image, self._resize)
+            resized(image, self._resize, self._kept[self.count])
         elif native != self._native:
             raise BadVideo(self._path, "decode", "its frame size changes within the clip")
-        self._kept[self.count] = image
+        else:
+            self._kept[self.count] = image
         self.count += 1
 
     def result(self) -> tuple[NDArray[np.uint8], tuple[int, int]]:

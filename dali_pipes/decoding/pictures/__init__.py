@@ -4,39 +4,84 @@ A packet is taken to be one picture only where the headers say so. Whatever is n
 `Unsure`: fields, hidden pictures, several pictures in a packet, parameters that change.
 """
 
-from collections.abc import Callable, Sequence
+from bisect import bisect, insort
+from collections.abc import Callable, Iterable
 
 from dali_pipes.decoding.pictures import h264, hevc, mpeg4, vpx
 from dali_pipes.decoding.pictures.bits import Unsure
-from dali_pipes.decoding.pictures.picture import Picture, Window
+from dali_pipes.decoding.pictures.picture import Coded, Picture, Reader, Window, by_order
 
-__all__ = ["READ", "Picture", "Unsure", "Window", "pictures"]
+__all__ = ["READ", "Coded", "Picture", "Stream", "Unsure", "Window", "pictures"]
 
-Reader = Callable[[bytes, Sequence[bytes]], tuple[list[Picture], Window]]
-READ: dict[str, Reader] = {  # by FFmpeg's names of the decoders
-    "h264": h264.pictures,
-    "hevc": hevc.pictures,
-    "mpeg4": mpeg4.pictures,
-    "vp8": vpx.vp8,
-    "vp9": vpx.vp9,
+READ: dict[str, Callable[[bytes], Reader]] = {  # by FFmpeg's names of the decoders
+    "h264": h264.H264,
+    "hevc": hevc.Hevc,
+    "mpeg4": mpeg4.Mpeg4,
+    "vp8": vpx.Vp8,
+    "vp9": vpx.Vp9,
 }
 
 
+class Stream:
+    """The pictures of a stream, a packet each, told as its packets come in the order of decoding.
+
+    What raises Unsure says the reason.
+    """
+
+    def __init__(self, codec: str, extradata: bytes) -> None:
+        """Raises Unsure."""
+        if codec not in READ:
+            raise Unsure(f"its codec is {codec}")
+        self._reader = READ[codec](extradata)
+        self._coded: list[Coded] = []
+
+    def add(self, packet: bytes) -> Coded:
+        """Raises Unsure, also if the first picture is not one that decoding can begin at."""
+        try:
+            coded = self._reader.read(packet)
+        except IndexError:
+            raise Unsure("a packet is cut short") from None
+        self._coded.append(coded)
+        if not self._coded[0].resets:
+            raise Unsure("begins between keyframes")
+        return coded
+
+    def pictures(self) -> list[Picture]:
+        """All so far, in the order of the packets. Raises Unsure."""
+        if not self._coded:
+            raise Unsure("has no packets")
+        found = by_order(self._coded)
+        if found[0].rank:
+            raise Unsure("begins between keyframes")
+        return found
+
+    @property
+    def window(self) -> Window:
+        """Which pixels are shown. Raises Unsure before the first packet."""
+        return self._reader.window
+
+    @property
+    def held(self) -> int:
+        """How many pictures a decoder keeps back at most."""
+        return self._reader.held[1]
+
+    def check_held(self, found: Iterable[Picture]) -> None:
+        """Raises Unsure if a decoder might not wait for a picture that is to be shown earlier."""
+        seen: list[int] = []
+        for picture in found:
+            if len(seen) - bisect(seen, picture.rank) > self._reader.held[0]:
+                raise Unsure("does not say how far its pictures are out of order")
+            insort(seen, picture.rank)
+
+
 def pictures(
-    codec: str, extradata: bytes, packets: Sequence[bytes]
+    codec: str, extradata: bytes, packets: Iterable[bytes]
 ) -> tuple[list[Picture], Window]:
     """A picture a packet, in the order of the packets, and which pixels are shown.
 
     Raises Unsure, with the reason, also if the first picture is not one that decoding can begin at.
     """
-    if codec not in READ:
-        raise Unsure(f"its codec is {codec}")
-    if not packets:
-        raise Unsure("has no packets")
-    try:
-        found, window = READ[codec](extradata, packets)
-    except IndexError:
-        raise Unsure("a packet is cut short") from None
-    if not found[0].resets or found[0].rank:
-        raise Unsure("begins between keyframes")
-    return found, window
+    stream = Stream(codec, extradata)
+    for packet in packets:
+        stream.add(packet)
+    return stream.pictures(), stream.window

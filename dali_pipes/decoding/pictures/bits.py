@@ -60,6 +60,39 @@ def units(data: bytes, length_bytes: int) -> Iterator[bytes]:
         at += size
 
 
+# Messages of H.264 and HEVC alike (ITU-T H.274) that a decoder may follow far beyond their picture.
+_FILM_GRAIN, _ORIENTATION, _UNREGISTERED = 19, 47, 5
+_X264 = b"x264 - core "
+_ERRORS_BEFORE = 34  # builds of x264 whose errors decoders repeat; they name themselves once
+
+
+def check_messages(unit: bytes) -> None:
+    """Raises Unsure if a unit of messages (SEI) says what holds for later pictures too.
+
+    `unit`: without its header.
+    """
+    data = payload(unit)
+    at = 0
+    while at + 2 <= len(data) and data[at:] != b"\x80":  # the end
+        kind, at = _number(data, at)
+        size, at = _number(data, at)
+        if kind in (_FILM_GRAIN, _ORIENTATION):
+            raise Unsure("says how to change pictures after decoding")
+        if kind == _UNREGISTERED and data.startswith(_X264, at + 16):
+            build = data[at + 16 + len(_X264) : at + size].split()[:1]
+            if not build or not build[0].isdigit() or int(build[0]) < _ERRORS_BEFORE:
+                raise Unsure("is of an encoder with errors that decoders repeat")
+        at += size
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """A number of a message, in bytes of which all but the last are 255, and where it ends."""
+    value = 0
+    while data[at] == 255:
+        value, at = value + 255, at + 1
+    return value + data[at], at + 1
+
+
 def one_of_each(found: list[bytes], what: str) -> bytes:
     """The one parameter set that is said again and again. Raises Unsure if there are others."""
     if len(set(found)) != 1:

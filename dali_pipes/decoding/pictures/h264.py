@@ -1,22 +1,24 @@
 """H.264: what its packets show. Clauses and names are those of ITU-T H.264."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dali_pipes.decoding.pictures.bits import (
     HEADER_BYTES,
     Bits,
     Unsure,
+    check_messages,
     first_slice,
     one_of_each,
     order_near,
     payload,
     units,
 )
-from dali_pipes.decoding.pictures.picture import Picture, Window, by_order
+from dali_pipes.decoding.pictures.picture import Coded, Window
 
-_SLICE, _PARTITIONS, _IDR, _SPS, _PPS = 1, (2, 3, 4), 5, 7, 8  # nal_unit_type
+# nal_unit_type
+_SLICE, _PARTITIONS, _IDR, _MESSAGES, _SPS, _PPS = 1, (2, 3, 4), 5, 6, 7, 8
 _WITH_CHROMA = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)  # profile_idc
+_MOST_HELD = 16
 
 
 @dataclass(frozen=True)
@@ -26,44 +28,48 @@ class _Stream:
     frame_num_bits: int
     order_bits: int  # of pic_order_cnt_lsb; 0: shown in the order of decoding
     with_bottom: bool  # slices say where the bottom field stands
+    held: tuple[int, int]  # by max_num_reorder_frames
     window: Window
 
 
-def pictures(extradata: bytes, packets: Sequence[bytes]) -> tuple[list[Picture], Window]:
-    """Raises Unsure."""
-    length_bytes, parameters = _configuration(extradata)
-    stream = _stream(parameters)
-    keys: list[tuple[int, int]] = []
-    resets = []
-    period, last = 0, 0  # last: the order of the picture before that others may refer to
-    for packet in packets:
+class H264:
+    def __init__(self, extradata: bytes) -> None:
+        self._length_bytes, self._parameters = _configuration(extradata)
+        self._stream = _stream(self._parameters)
+        self.held, self.window = self._stream.held, self._stream.window
+        self._period = self._count = 0
+        self._last = 0  # the order of the picture before that others may refer to
+
+    def read(self, packet: bytes) -> Coded:
         slices = []
-        for unit in units(packet, length_bytes):
+        for unit in units(packet, self._length_bytes):
             kind = unit[0] & 31
             if kind in _PARTITIONS:
                 raise Unsure("has data partitions")
-            if kind in (_SPS, _PPS) and unit not in parameters:
+            if kind in (_SPS, _PPS) and unit not in self._parameters:
                 raise Unsure("changes its parameters on the way")
+            if kind == _MESSAGES:
+                check_messages(unit[1:])
             if kind in (_SLICE, _IDR):
                 slices.append(unit)
         unit = first_slice(slices, 1)  # first_mb_in_slice 0
-        is_idr, refers = unit[0] & 31 == _IDR, bool(unit[0] >> 5 & 3)
+        is_idr, referred = unit[0] & 31 == _IDR, bool(unit[0] >> 5 & 3)
         bits = Bits(payload(unit[1:HEADER_BYTES]))
         for _ in range(3):  # first_mb_in_slice, slice_type, pic_parameter_set_id
             bits.ue()
-        bits.u(stream.frame_num_bits)
+        bits.u(self._stream.frame_num_bits)
         if is_idr:
             bits.ue()  # idr_pic_id
-            period, last = period + 1, 0
-        order = len(keys)
-        if stream.order_bits:
-            top = order_near(bits.u(stream.order_bits), last, 1 << stream.order_bits)
-            order = top + min(0, bits.se() if stream.with_bottom else 0)
-            if refers:
-                last = top
-        keys.append((period, order))
-        resets.append(is_idr)
-    return by_order(keys, resets), stream.window
+            self._period, self._last = self._period + 1, 0
+        order = self._count
+        self._count += 1
+        if self._stream.order_bits:
+            size = self._stream.order_bits
+            top = order_near(bits.u(size), self._last, 1 << size)
+            order = top + min(0, bits.se() if self._stream.with_bottom else 0)
+            if referred:
+                self._last = top
+        return Coded((self._period, order), is_idr, referred)
 
 
 def _configuration(extradata: bytes) -> tuple[int, list[bytes]]:
@@ -113,7 +119,41 @@ def _stream(parameters: list[bytes]) -> _Stream:
     if bits.flag():
         left, right, top, bottom = (2 * bits.ue() for _ in range(4))
     window = Window(height, width, top, left, height - top - bottom, width - left - right)
-    return _Stream(frame_num_bits, order_bits, _with_bottom(parameters), window)
+    said = _reordered(bits) if bits.flag() else None
+    held = (0, _MOST_HELD) if said is None else (said, said)
+    return _Stream(frame_num_bits, order_bits, _with_bottom(parameters), held, window)
+
+
+def _reordered(bits: Bits) -> int | None:
+    """max_num_reorder_frames of the usability information, E.1.1, if it says that."""
+    if bits.flag() and bits.u(8) == 255:  # aspect_ratio_idc
+        bits.u(32)
+    if bits.flag():  # overscan_info_present_flag
+        bits.u(1)
+    if bits.flag():  # video_signal_type_present_flag
+        bits.u(4)
+        if bits.flag():
+            bits.u(24)
+    if bits.flag():  # chroma_loc_info_present_flag
+        bits.ue(), bits.ue()
+    if bits.flag():  # timing_info_present_flag
+        bits.u(65)
+    schedules = 0
+    for _ in range(2):  # of units and of the whole stream
+        if bits.flag():
+            schedules += 1
+            count = bits.ue() + 1
+            bits.u(8)
+            for _ in range(count):
+                bits.ue(), bits.ue(), bits.u(1)
+            bits.u(20)
+    bits.u(2 if schedules else 1)  # low_delay_hrd_flag, pic_struct_present_flag
+    if not bits.flag():  # bitstream_restriction_flag
+        return None
+    bits.u(1)
+    for _ in range(4):
+        bits.ue()
+    return bits.ue()
 
 
 def _with_bottom(parameters: list[bytes]) -> bool:

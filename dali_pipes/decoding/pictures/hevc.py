@@ -1,24 +1,24 @@
 """HEVC: what its packets show. Clauses and names are those of ITU-T H.265."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dali_pipes.decoding.pictures.bits import (
     HEADER_BYTES,
     Bits,
     Unsure,
+    check_messages,
     first_slice,
     one_of_each,
     order_near,
     payload,
     units,
 )
-from dali_pipes.decoding.pictures.picture import Picture, Window, by_order
+from dali_pipes.decoding.pictures.picture import Coded, Window
 
 # nal_unit_type
 _RADL_AND_RASL = range(6, 10)
 _BLA, _IDR, _CRA, _RESET = range(16, 19), (19, 20), 21, range(16, 24)
-_SPS, _PPS, _ENDS, _PICTURES = 33, 34, (36, 37), range(32)
+_SPS, _PPS, _ENDS, _MESSAGES, _PICTURES = 33, 34, (36, 37), (39, 40), range(32)
 
 
 @dataclass(frozen=True)
@@ -26,26 +26,31 @@ class _Stream:
     order_bits: int
     separate_planes: bool
     extra_bits: int  # num_extra_slice_header_bits
+    sublayers: int
+    held: tuple[int, int]  # by sps_max_num_reorder_pics
     window: Window
 
 
-def pictures(extradata: bytes, packets: Sequence[bytes]) -> tuple[list[Picture], Window]:
-    """Raises Unsure."""
-    length_bytes, parameters = _configuration(extradata)
-    stream = _stream(parameters)
-    keys: list[tuple[int, int]] = []
-    resets = []
-    period, last = 0, 0  # last: the order of the picture before that counts, 8.3.1
-    for packet in packets:
+class Hevc:
+    def __init__(self, extradata: bytes) -> None:
+        self._length_bytes, self._parameters = _configuration(extradata)
+        self._stream = _stream(self._parameters)
+        self.held, self.window = self._stream.held, self._stream.window
+        self._period = 0
+        self._last: int | None = None  # the order of the picture before that counts, 8.3.1
+
+    def read(self, packet: bytes) -> Coded:
         found = []
-        for unit in units(packet, length_bytes):
+        for unit in units(packet, self._length_bytes):
             kind = unit[0] >> 1 & 63
             if len(unit) < 3 or unit[0] & 1 or unit[1] >> 3:
                 raise Unsure("has more than one layer")
             if kind in _ENDS:
                 raise Unsure("ends a sequence on the way")
-            if kind in (_SPS, _PPS) and unit not in parameters:
+            if kind in (_SPS, _PPS) and unit not in self._parameters:
                 raise Unsure("changes its parameters on the way")
+            if kind in _MESSAGES:
+                check_messages(unit[2:])
             if kind in _PICTURES:
                 found.append(unit)
         unit = first_slice(found, 2)  # first_slice_segment_in_pic_flag
@@ -53,23 +58,25 @@ def pictures(extradata: bytes, packets: Sequence[bytes]) -> tuple[list[Picture],
         if kind in _BLA:
             raise Unsure("was cut and joined without encoding")
         bits = Bits(payload(unit[2:HEADER_BYTES]))
-        bits.u(2 if kind in _RESET else 1)  # first_slice..., no_output_of_prior_pics_flag
-        bits.ue(), bits.u(stream.extra_bits), bits.ue()  # pps id, reserved, slice_type
-        if stream.separate_planes:
+        bits.u(1)  # first_slice_segment_in_pic_flag
+        is_first, is_idr = self._last is None, kind in _IDR
+        if kind in _RESET and bits.flag() and is_idr and not is_first:
+            raise Unsure("may hide pictures")  # no_output_of_prior_pics_flag
+        bits.ue(), bits.u(self._stream.extra_bits), bits.ue()  # pps id, reserved, slice_type
+        if self._stream.separate_planes:
             bits.u(2)
         order = 0
-        if kind in _IDR:
-            period += 1
+        if is_idr:
+            self._period += 1
         else:
-            lsb = bits.u(stream.order_bits)
-            # A CRA picture may begin the stream.
-            order = order_near(lsb, last, 1 << stream.order_bits) if keys else lsb
+            order = bits.u(self._stream.order_bits)
+            if self._last is not None:  # a CRA picture may begin the stream
+                order = order_near(order, self._last, 1 << self._stream.order_bits)
         counts = kind > 15 or kind % 2 == 1  # others refer to it, in its own sublayer too
-        if sublayer == 1 and counts and kind not in _RADL_AND_RASL:  # TemporalId 0
-            last = order
-        keys.append((period, order))
-        resets.append(kind in (*_IDR, _CRA))
-    return by_order(keys, resets), stream.window
+        if is_first or (sublayer == 1 and counts and kind not in _RADL_AND_RASL):  # TemporalId 0
+            self._last = order
+        referred = counts or sublayer < self._stream.sublayers
+        return Coded((self._period, order), kind in (*_IDR, _CRA), referred)
 
 
 def _configuration(extradata: bytes) -> tuple[int, list[bytes]]:
@@ -115,6 +122,9 @@ def _stream(parameters: list[bytes]) -> _Stream:
         left, right, top, bottom = (2 * bits.ue() for _ in range(4))
     bits.ue(), bits.ue()  # bit depths
     order_bits = bits.ue() + 4
+    held = 0
+    for _ in range(sublayers + 1 if bits.flag() else 1):  # the last is of the whole stream
+        _, held, _ = bits.ue(), bits.ue(), bits.ue()
     window = Window(height, width, top, left, height - top - bottom, width - left - right)
 
     said = set()
@@ -126,4 +136,4 @@ def _stream(parameters: list[bytes]) -> _Stream:
         said.add(bits.u(3))
     if len(said) != 1:
         raise Unsure("has picture parameter sets that differ")
-    return _Stream(order_bits, separate, said.pop(), window)
+    return _Stream(order_bits, separate, said.pop(), sublayers + 1, (held, held), window)

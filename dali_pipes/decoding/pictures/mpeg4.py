@@ -1,50 +1,106 @@
 """MPEG-4 part 2: what its packets show. Clauses and names are those of ISO/IEC 14496-2."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dali_pipes.decoding.pictures.bits import Bits, Unsure
-from dali_pipes.decoding.pictures.picture import Picture, Window, by_order
+from dali_pipes.decoding.pictures.picture import Coded, Window
 
 PICTURE = b"\0\0\1\xb6"  # vop_start_code
+_GROUP, _START = b"\0\0\1\xb3", b"\0\0\1"
 _I, _B, _SPRITE = 0, 2, 3  # vop_coding_type
 _MOST_EMPTY = 19  # bytes: what is longer holds a picture; the limit of mpeg4_unpack_bframes
+_MOST_TIME = 1 << 16  # ticks between pictures: decoders keep 16 bits of it
 
 
-def pictures(extradata: bytes, packets: Sequence[bytes]) -> tuple[list[Picture], Window]:
-    """Raises Unsure."""
-    window = _window(extradata + packets[0])
-    kinds = []
-    for packet in packets:
-        count = packet.count(PICTURE)
-        if count != 1:
-            raise Unsure(f"a packet holds {count} pictures")
+@dataclass(frozen=True)
+class _Layer:
+    """What the header of the video object layer says."""
+
+    window: Window
+    ticks: int  # a second
+    reorders: bool  # says that B pictures may come
+
+
+class Mpeg4:
+    held = 1, 1
+
+    def __init__(self, extradata: bytes) -> None:
+        self._extradata = extradata
+        self._headers = b""  # in front of the first picture
+        self._layer: _Layer | None = None
+        self._count = self._anchors = 0  # anchors: pictures that others refer to
+        self._second = self._second_before = 0  # of the last two anchors: modulo_time_base adds
+        self._time = self._interval = 0  # of the last anchor, and since the one before, in ticks
+
+    @property
+    def window(self) -> Window:
+        if self._layer is None:
+            raise Unsure("has no packets")
+        return self._layer.window
+
+    def read(self, packet: bytes) -> Coded:
+        at = packet.find(PICTURE)
+        if at < 0 or packet.find(PICTURE, at + 4) >= 0:
+            raise Unsure(f"a packet holds {packet.count(PICTURE)} pictures")
         if len(packet) <= _MOST_EMPTY:
             raise Unsure("has empty pictures")
-        kinds.append((packet[packet.index(PICTURE) + 4 :] or b"\0")[0] >> 6)
-    if _SPRITE in kinds:
-        raise Unsure("has sprites")
-    return by_order(_shown(kinds), [kind == _I for kind in kinds]), window
+        front, group = _split(packet[:at])
+        if self._layer is None:
+            self._layer = _layer(front + self._extradata)  # decoders follow the later of the two
+            self._headers = front
+        # Decoders look there for the encoder's name, too, to work around its errors.
+        if front and front != self._headers and front not in self._extradata:
+            raise Unsure("changes its headers on the way")
+        return self._picture(self._layer, packet[at + 4 : at + 20], group)
 
-
-def _shown(kinds: list[int]) -> list[int]:
-    """When each picture is shown: one that others refer to waits for the next of its kind."""
-    shown, waiting, count = [0] * len(kinds), None, 0
-    for number, kind in enumerate(kinds):
-        due: int | None = number
+    def _picture(self, layer: _Layer, header: bytes, group: int | None) -> Coded:
+        bits = Bits(header)
+        kind, seconds = bits.u(2), 0
+        if kind == _SPRITE:
+            raise Unsure("has sprites")
+        while bits.u(1):
+            seconds += 1
+        before = bits.u(1)
+        ticks = bits.u(max(1, (layer.ticks - 1).bit_length()))
+        if not (before and bits.u(1)):  # markers
+            raise Unsure("has a header that makes no sense")
+        if not bits.u(1):  # vop_coded
+            raise Unsure("has empty pictures")
+        self._count += 1
         if kind != _B:
-            waiting, due = number, waiting
-        if due is not None:
-            shown[due], count = count, count + 1
-    if waiting is not None:
-        shown[waiting] = count
-    return shown
+            self._second_before = self._second if group is None else group
+            self._second = self._second_before + seconds
+            time = self._second * layer.ticks + ticks
+            self._interval, self._time = time - self._time, time
+            self._anchors += 1
+            return Coded((self._anchors, 1, 0), kind == _I, True)  # waits for the next of its kind
+        if not layer.reorders:  # a decoder finds out on the way, and shows a picture twice
+            raise Unsure("has B pictures and does not say so")
+        ahead = self._time - (self._second_before + seconds) * layer.ticks - ticks
+        if not 0 < ahead < self._interval < _MOST_TIME:  # decoders leave it out
+            raise Unsure("has B pictures of times that make no sense")
+        return Coded((self._anchors, 0, self._count), False, False)
 
 
-def _window(header: bytes) -> Window:
-    """The size in the header of the video object layer. Raises Unsure if it is interlaced."""
-    at = header.find(b"\0\0\1")
+def _split(front: bytes) -> tuple[bytes, int | None]:
+    """What stands in front of a picture but for the head of a group, and the second that says."""
+    at = front.find(_GROUP)
+    if at < 0:
+        return front, None
+    bits = Bits(front[at + 4 : at + 8])
+    hours, minutes, _, seconds = bits.u(5), bits.u(6), bits.u(1), bits.u(6)
+    after = front.find(_START, at + 4)
+    rest = front[after:] if after >= 0 else b""
+    if _GROUP in rest:
+        raise Unsure("has two groups in front of a picture")
+    return front[:at] + rest, seconds + 60 * (minutes + 60 * hours)
+
+
+def _layer(header: bytes) -> _Layer:
+    """Raises Unsure, also if the pictures are interlaced."""
+    at = header.find(_START)
     while at >= 0 and not 0x20 <= header[at + 3] <= 0x2F:  # video_object_layer_start_code
-        at = header.find(b"\0\0\1", at + 3)
+        at = header.find(_START, at + 3)
     if at < 0:
         raise Unsure("has no header of its video layer")
     bits = Bits(header[at + 4 : at + 64])
@@ -55,8 +111,10 @@ def _window(header: bytes) -> Window:
         bits.u(3)
     if bits.u(4) == 15:  # aspect_ratio_info
         bits.u(16)
+    reorders = False
     if bits.flag():  # vol_control_parameters
-        bits.u(2 + 1)
+        bits.u(2)
+        reorders = not bits.flag()  # low_delay
         if bits.flag():
             bits.u(79)  # vbv parameters
     if bits.u(2):  # video_object_layer_shape
@@ -76,4 +134,4 @@ def _window(header: bytes) -> Window:
     bits.u(1)  # obmc_disable
     if bits.u(1 if version == 1 else 2):  # sprite_enable
         raise Unsure("has sprites")
-    return Window.whole(height, width)
+    return _Layer(Window.whole(height, width), resolution, reorders)

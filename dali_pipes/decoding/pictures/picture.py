@@ -1,16 +1,24 @@
 """What is told of a packet and of a stream."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 
-@dataclass(frozen=True)
-class Picture:
+class Coded(NamedTuple):
+    """What the headers of a packet say of its one picture."""
+
+    key: Any  # rises in the order of showing
+    resets: bool  # nothing decoded after it and shown after it refers to what came before
+    referred: bool  # others may be predicted from it
+
+
+class Picture(NamedTuple):
     """The one picture of a packet."""
 
     rank: int  # how many are shown before it
-    resets: bool  # nothing decoded after it and shown after it refers to what came before
+    resets: bool
+    referred: bool
 
 
 @dataclass(frozen=True)
@@ -33,9 +41,24 @@ class Window:
         return (self.height, self.width) != (self.coded_height, self.coded_width)
 
 
-def by_order(keys: Sequence[Any], resets: Sequence[bool]) -> list[Picture]:
-    """Pictures of packets in the order of decoding; `keys` rise in the order of showing."""
-    ranks = [0] * len(keys)
+class Reader(Protocol):
+    """Reads the packets of a stream one by one, in the order of decoding."""
+
+    held: tuple[int, int]  # pictures a decoder keeps back for those shown before: least, most
+
+    def read(self, packet: bytes) -> Coded:
+        """Raises Unsure, or IndexError where a packet is cut short."""
+
+    @property
+    def window(self) -> Window:
+        """Known once a packet has been read."""
+
+
+def by_order(coded: Iterable[Coded]) -> list[Picture]:
+    """The pictures of packets in the order of decoding."""
+    found = list(coded)
+    ranks = [0] * len(found)
+    keys = [one.key for one in found]
     for rank, place in enumerate(sorted(range(len(keys)), key=keys.__getitem__)):
         ranks[place] = rank
-    return [Picture(*picture) for picture in zip(ranks, resets, strict=True)]
+    return [Picture(rank, one.resets, one.referred) for rank, one in zip(ranks, found, strict=True)]

@@ -1,31 +1,56 @@
-"""VP8 and VP9: what their packets show. Sources: RFC 6386, 9.1; VP9 bitstream specification 0.6."""
+"""VP8 and VP9: what their packets show. Sources: RFC 6386, 9.1; VP9 bitstream specification 0.6.
 
-from collections.abc import Sequence
+Every picture counts as referred to. One that refreshes no reference still leaves its mark on the
+next: VP9 predicts motion vectors from the picture decoded before, both keep probabilities, segments
+and strengths of the loop filter.
+"""
 
 from dali_pipes.decoding.pictures.bits import Bits, Unsure
-from dali_pipes.decoding.pictures.picture import Picture, Window
+from dali_pipes.decoding.pictures.picture import Coded, Window
 
 _HIDDEN = "has hidden pictures"
 
 
-def vp8(_: bytes, packets: Sequence[bytes]) -> tuple[list[Picture], Window]:
-    """Raises Unsure."""
-    shown, sizes = [], set()
-    for rank, packet in enumerate(packets):
+class _Vpx:
+    """What both have in common: shown as decoded, of one size."""
+
+    held = 0, 0
+
+    def __init__(self, _: bytes) -> None:
+        self._count = 0
+        self._size: tuple[int, int] | None = None
+
+    def _shown(self, key: bool) -> Coded:
+        self._count += 1
+        return Coded(self._count, key, True)
+
+    def _check_size(self, height: int, width: int) -> None:
+        if self._size not in (None, (height, width)):
+            raise Unsure("changes its size")
+        self._size = height, width
+
+    @property
+    def window(self) -> Window:
+        if self._size is None:
+            raise Unsure("has no keyframe")
+        return Window.whole(*self._size)
+
+
+class Vp8(_Vpx):
+    def read(self, packet: bytes) -> Coded:
         if not packet[0] & 0x10:  # show_frame
             raise Unsure(_HIDDEN)
         key = not packet[0] & 1
         if key:
-            width, height = (int.from_bytes(packet[at : at + 2], "little") for at in (6, 8))
-            sizes.add((height & 0x3FFF, width & 0x3FFF))
-        shown.append(Picture(rank, key))
-    return shown, _only(sizes)
+            if packet[3:6] != b"\x9d\x01\x2a":
+                raise Unsure("is no VP8")
+            width, height = (packet[at] | packet[at + 1] << 8 for at in (6, 8))
+            self._check_size(height & 0x3FFF, width & 0x3FFF)
+        return self._shown(key)
 
 
-def vp9(_: bytes, packets: Sequence[bytes]) -> tuple[list[Picture], Window]:
-    """Raises Unsure."""
-    shown, sizes = [], set()
-    for rank, packet in enumerate(packets):
+class Vp9(_Vpx):
+    def read(self, packet: bytes) -> Coded:
         if packet[-1] & 0xE0 == 0xC0:  # superframe_header; of one picture it would be of no use
             raise Unsure(_HIDDEN)
         bits = Bits(packet[:32])
@@ -41,17 +66,11 @@ def vp9(_: bytes, packets: Sequence[bytes]) -> tuple[list[Picture], Window]:
             if not (bits.flag() or bits.flag() or bits.flag()):  # as large as a reference
                 raise Unsure("may change its size")
         else:
-            bits.u(24)  # frame_sync_code
+            if bits.u(24) != 0x498342:  # frame_sync_code
+                raise Unsure("is no VP9")
             if bits.u(3) == 7:  # color_space: RGB
                 raise Unsure("is no 8-bit 4:2:0")
             bits.u(1)
             width, height = bits.u(16) + 1, bits.u(16) + 1
-            sizes.add((height, width))
-        shown.append(Picture(rank, not inter))
-    return shown, _only(sizes)
-
-
-def _only(sizes: set[tuple[int, int]]) -> Window:
-    if len(sizes) != 1:
-        raise Unsure("changes its size" if sizes else "has no keyframe")
-    return Window.whole(*sizes.pop())
+            self._check_size(height, width)
+        return self._shown(not inter)

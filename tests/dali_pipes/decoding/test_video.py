@@ -35,7 +35,6 @@ def videos(real_data: Path) -> list[Path]:
 
 
 def test_frames_of_every_real_video_are_the_frames_asked_for(videos: list[Path]) -> None:
-    sought = 0
     for path in videos:
         frames = counted(path)
         last = len(frames) - 16
@@ -45,11 +44,11 @@ def test_frames_of_every_real_video_are_the_frames_asked_for(videos: list[Path])
             assert np.array_equal(read_frames(path, numbers), frames[start : start + 16]), (
                 f"{path.name} from frame {start}"
             )
-            sought += start >= 64 and video._read_by_time(path, numbers, None) is not None
+            # The headers of all of them prove which picture is which, packed AVIs among them.
+            assert video._read_needed(path, numbers, None) is not None
         with pytest.raises(TooShort) as caught:
             read_frames(path, range(last + 1, last + 17))
         assert caught.value.frames == len(frames)
-    assert sought >= 3, "no clip was reached through a keyframe"
 
 
 def test_probe_counts_packets(videos: list[Path]) -> None:
@@ -59,17 +58,18 @@ def test_probe_counts_packets(videos: list[Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "codec", "b_frames"),
+    ("name", "codec", "options"),
     [
-        ("a.mp4", "libx264", 2),
-        ("a.mkv", "libx264", 0),
-        ("a.mp4", "libx265", 3),
-        ("a.webm", "libvpx-vp9", 0),
+        ("a.mkv", "mpeg2video", {}),
+        ("a.mp4", "libsvtav1", {"preset": "12"}),
+        ("a.webm", "libvpx-vp9", {}),
     ],
 )
-def test_seeking_equals_counting(tmp_path: Path, name: str, codec: str, b_frames: int) -> None:
+def test_seeking_equals_counting(tmp_path: Path, name: str, codec: str, options: dict) -> None:
+    """What is left to time stamps: codecs whose headers are not read."""
     path = tmp_path / name
-    write_video(path, numbered(150), codec, keyframe_every=20, b_frames=b_frames)
+    images = [np.pad(image, ((8, 8), (0, 0), (0, 0))) for image in numbered(150)]  # AV1: 64 or more
+    write_video(path, images, codec, keyframe_every=20, options=options)
     frames = counted(path)
     for start in (64, 79, 80, 81, 99, 119, 134):
         numbers = range(start, start + 16)
