@@ -20,7 +20,7 @@ from dali_pipes.batch import ClipBatch
 from dali_pipes.clips import ClipSpec, clip_at, clip_start, rank_slots
 from dali_pipes.decoding.video import BadVideo, printable
 from dali_pipes.flow import NO_FLOW, resolve_flow
-from dali_pipes.pipelines.feed import GPU_FLOW, Feed
+from dali_pipes.pipelines.feed import Feed, decodes_on_gpu
 from dali_pipes.pipelines.fetch import Share
 from dali_pipes.pipelines.nvdec import DECODE_THREADS
 from dali_pipes.sources import Reels, Source, VideoFiles, open_source
@@ -135,7 +135,7 @@ class ClipLoader:
         self._barren = 0  # slots since the last usable clip
 
         index = Index(self.source.index_path)
-        on_gpu = self.flow in GPU_FLOW and isinstance(self.source, VideoFiles)
+        on_gpu = decodes_on_gpu(self.flow, self.device) and isinstance(self.source, VideoFiles)
         self._known = survey(self.source, index, progress=rank == 0, for_gpu=on_gpu)
         index.close()
         self._feed = Feed(

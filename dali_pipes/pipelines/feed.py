@@ -39,7 +39,10 @@ from kernels.stages import Clock, nvtx_range
 if TYPE_CHECKING:
     from nvidia.dali import Pipeline
 
-GPU_FLOW = ("tvl1", "nvof")  # for these, frames of videos are decoded on the GPU
+
+def decodes_on_gpu(flow: str, device: torch.device) -> bool:
+    """Whether this flow is computed on the GPU, so that frames of videos are decoded there, too."""
+    return flow in ("tvl1", "nvof") or (flow == "tvl1-fast" and device.type == "cuda")
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,13 @@ class Feed:
             return f"JPEG images on the {place} ({who})"
         if not isinstance(self.source, VideoFiles):
             return "frames on the CPU"
-        if self.flow in GPU_FLOW:
+        if self._on_gpu:
             return self._decoders()
         return "video on the CPU (PyAV)"
+
+    @property
+    def _on_gpu(self) -> bool:
+        return decodes_on_gpu(self.flow, self.device)
 
     @property
     def _by_image(self) -> bool:
@@ -118,7 +125,7 @@ class Feed:
         pixel = 3 * self.spec.clip_len + 2 * self.spec.flow_fields
         whole, cut = math.prod(self.spec.resize) * pixel, self.spec.size**2 * pixel
         ahead = self.prefetch
-        handed = cut if not self._by_image and self.flow not in GPU_FLOW else whole
+        handed = whole if self._by_image or self._on_gpu else cut
         return self.batch_size * ((2 * ahead + 1) * handed + (ahead + 1) * cut)
 
     def next(self, share: Share, clips: Sequence[Clip]) -> Received:
@@ -141,8 +148,8 @@ class Feed:
                 bad[place] = BadVideo(self.source.paths[clips[place].video], "decode", reason)
         good = [place for place in range(len(clips)) if place not in bad]
         frames = self._clips(outputs[0], good, samples)
-        if self.flow == "tvl1":
-            flow = self._tvl1_flow(outputs[1], [(place, clips[place]) for place in good])
+        if self._on_gpu and self.flow != "nvof":
+            flow = self._tvl1_flow(outputs, [(place, clips[place]) for place in good])
         else:
             flow = self._clips(outputs[1], good, samples)
             # There is a field for every frame sample, and a blank one where none is wanted.
@@ -167,9 +174,10 @@ class Feed:
     def _worker_seconds(self, reports: NDArray[np.int64]) -> dict[str, float]:
         """What workers took for the stages that are theirs; DALI does not tell what it takes."""
         decode, flow = (reports[:, 2:].sum(axis=0) / 1e9).tolist()
-        by_dali = self._by_image or (self.flow in GPU_FLOW and isinstance(self.source, VideoFiles))
+        by_dali = self._by_image or (self._on_gpu and isinstance(self.source, VideoFiles))
         seconds = {} if by_dali else {"decode": decode}
-        return seconds | ({"flow": flow} if self.flow == "tvl1-fast" else {})
+        by_workers = self.flow == "tvl1-fast" and not self._on_gpu
+        return seconds | ({"flow": flow} if by_workers else {})
 
     def _run(self, share: Share, clips: Sequence[Clip]) -> Any:
         if self._running is None:
@@ -197,10 +205,8 @@ class Feed:
                     images, *work, self.decode_threads, "mixed", self.device.index
                 )
             return image_pipeline(images, *work, max(1, self.workers))
-        if self.flow in GPU_FLOW:
-            encoded = FetchEncoded(
-                self.source, *arguments, self._trusted, hardware_flow=self.flow == "nvof"
-            )
+        if self._on_gpu:
+            encoded = FetchEncoded(self.source, *arguments, self._trusted, self.flow)
             return gpu_pipeline.video_pipeline(
                 encoded, self.batch_size, *work, self.decode_threads, self.device.index
             )
@@ -217,20 +223,26 @@ class Feed:
             tensor = tensor.unflatten(0, (-1, samples))
         return tensor if len(good) == len(tensor) else tensor[good]
 
-    def _tvl1_flow(self, output: Any, clips: list[tuple[int, Clip]]) -> Tensor:
+    def _tvl1_flow(self, outputs: Any, clips: list[tuple[int, Clip]]) -> Tensor:
+        """Of the frames that the pipeline gave for it, native or, for `tvl1-fast`, resized."""
         from kernels.flow.cuda import tvl1_crops
+        from kernels.flow.tvl1 import FAST, NATIVE
 
         spec = self.spec
         if not clips:
             shape = (0, spec.flow_fields, spec.size, spec.size, 2)
             return torch.empty(shape, dtype=torch.uint8, device=self.device)
+        fast = self.flow == "tvl1-fast"
+        sizes = outputs[4].as_array().round().astype(int).tolist()
         with self.clock.stage("flow", len(clips)):
             flow = tvl1_crops(
-                [self._borrow(output[place]) for place, _ in clips],
+                [self._borrow(outputs[1][place]) for place, _ in clips],
                 [clip.crop for _, clip in clips],
                 [clip.flip for _, clip in clips],
                 spec.resize,
                 spec.size,
+                FAST if fast else NATIVE,
+                native_sizes=[tuple(sizes[place]) for place, _ in clips] if fast else None,
             )
         return cast(Tensor, flow)
 

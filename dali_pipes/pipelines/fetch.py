@@ -266,7 +266,8 @@ class FetchEncoded(Fetch):
     encoded uint8 [n], its first frame int32, which of its pixels to keep int32 [2] and [2] (top
     and left, height and width), whether it was decoded here bool, fitted size float32 [2], and if
     so frames resized uint8 [T,h,w,3] and fitted uint8 [F+1,h',w',3], else one small frame each.
-    Fitted: at the size that flow is measured in.
+    Fitted: at the size that flow is measured in. `tvl1-fast` is found on F+1 resized frames and
+    takes none fitted.
     """
 
     def __init__(
@@ -277,10 +278,10 @@ class FetchEncoded(Fetch):
         share: Share,
         scratch: Path,
         codecs: tuple[str, ...] = GPU_CODECS,
-        hardware_flow: bool = False,
+        flow: str = "tvl1",
     ) -> None:
         super().__init__(source, spec, known, share, scratch)
-        self._codecs, self.hardware_flow = codecs, hardware_flow
+        self._codecs, self.flow = codecs, flow
         self.for_gpu = isinstance(source, VideoFiles)
 
     def read(self, clip: Clip, numbers: range) -> Arrays:
@@ -291,7 +292,7 @@ class FetchEncoded(Fetch):
             except Unsure as reason:
                 self.known.unsure[item] = str(reason)
         frames, size = self.source.read_clip(item, numbers, None)
-        if self.hardware_flow and min(size) < FLOW_UNIT_LEAST:
+        if self.flow == "nvof" and min(size) < FLOW_UNIT_LEAST:
             least = f"NVIDIA's flow unit takes {FLOW_UNIT_LEAST} pixels a side or more"
             why = f"is {size[1]}x{size[0]}; {least}: choose flow 'tvl1'"
             raise BadVideo(self.source.paths[item], "flow", why)
@@ -303,7 +304,7 @@ class FetchEncoded(Fetch):
             *clip.arrays(),
             np.array(False),
             np.array(flow_size((clip.window.height, clip.window.width)), np.float32),
-            *(np.zeros((1, 8, 8, 3), np.uint8),) * 2,
+            *(_NO_FRAMES,) * 2,
         )
 
     def placeholder(self) -> Arrays:
@@ -312,17 +313,26 @@ class FetchEncoded(Fetch):
         )
 
     def _decoded(self, frames: NDArray[np.uint8]) -> Arrays:
-        small = [resized(frame, self.spec.resize) for frame in frames[: self.spec.clip_len]]
-        fitting = [fitted(frame) for frame in frames]
+        fast = self.flow == "tvl1-fast"
+        small = [resized(frame, self.spec.resize) for frame in frames[: self.resized_frames]]
         return (
             np.zeros(1, np.uint8),
             np.array(0, np.int32),
             *(np.zeros(2, np.int32),) * 2,
             np.array(True),
-            np.array(fitting[0].shape[:2], np.float32),
+            np.array(flow_size((frames.shape[1], frames.shape[2])), np.float32),
             np.stack(small),
-            np.stack(fitting),
+            _NO_FRAMES if fast else np.stack([fitted(frame) for frame in frames]),
         )
+
+    @property
+    def resized_frames(self) -> int:
+        """Of a clip: what is shown, and what `tvl1-fast` needs."""
+        spec = self.spec
+        return spec.frames_for_flow if self.flow == "tvl1-fast" else spec.clip_len
+
+
+_NO_FRAMES = np.zeros((1, 8, 8, 3), np.uint8)
 
 
 class FetchImages(Fetch):

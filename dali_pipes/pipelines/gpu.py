@@ -1,7 +1,7 @@
 """The DALI pipeline of videos on a GPU: the stages of `cpu` with `mixed` and `gpu` operators.
 
     workers examine packets -> NVDEC decodes -> resize -> crop, flip
-                                             -> fitted frames for TV-L1, or hardware flow
+                                             -> frames for TV-L1, or hardware flow
 
 What NVDEC cannot decode, workers do; the rest of the graph is the same. `device` "cpu" runs the
 graph without a GPU, for codecs that DALI decodes on a CPU; None for `device_id` lets it be defined
@@ -31,7 +31,8 @@ def video_pipeline(
     """Frames uint8 [T,S,S,3] of videos, and what the labels' flow comes from.
 
     That is hardware flow, coded, uint8 [F,S,S,2], if the fetch is for it, else the frames that
-    TV-L1 takes, uint8 [F+1,h',w',3] of any size. `threads` wait for NVDEC.
+    TV-L1 takes, uint8 [F+1,h',w',3]: resized for `tvl1-fast`, else fitted, of any size. Last comes
+    the fitted size (height, width) float32 [2]. `threads` wait for NVDEC.
     """
     from nvidia.dali import fn, pipeline_def, types
 
@@ -60,12 +61,15 @@ def video_pipeline(
             native = decode(
                 encoded, first, at, shown, spec.frames_for_flow, spec.stride, device=device
             )
-            frames = _resized(native[: spec.clip_len], spec.resize)
+            frames = _resized(native[: fetch.resized_frames], spec.resize)
             whole = fn.resize(native, size=size, interp_type=types.INTERP_LINEAR, antialias=True)
-        if fetch.hardware_flow:
+        if fetch.flow == "tvl1-fast":
+            whole = frames
+            frames = frames[: spec.clip_len]
+        if fetch.flow == "nvof":
             flow = _resized(_coded(hardware_flow(whole, spec.frames_for_flow)), spec.resize)
             whole = cropped(flow, crop, flip, spec.size) ^ _on(device, mask)
-        return cropped(frames, crop, flip, spec.size), whole, report, reason
+        return cropped(frames, crop, flip, spec.size), whole, report, reason, size
 
     return graph(
         batch_size=batch_size,

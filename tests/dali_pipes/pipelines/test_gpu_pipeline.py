@@ -12,6 +12,7 @@ import torch
 from dali_pipes import ClipLoader
 from dali_pipes.clips import ClipSpec
 from dali_pipes.decoding.video import read_frames
+from dali_pipes.pipelines import feed
 from dali_pipes.pipelines import gpu as gpu_pipeline
 from dali_pipes.pipelines.fetch import FetchEncoded, FetchImages, Share
 from dali_pipes.pipelines.images import image_pipeline
@@ -19,6 +20,7 @@ from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import FrameFolders, Synthetic, VideoFiles
 from dali_pipes.sources.index import Survey
 from kernels.flow import cuda as cuda_flow
+from kernels.flow.tvl1 import FAST
 
 
 @pytest.fixture
@@ -40,13 +42,13 @@ def encoded(folder: Path, scratch: Path, spec: ClipSpec | None = None) -> FetchE
     return FetchEncoded(source, spec or ClipSpec(), known, Share(0, 1), scratch)
 
 
-@pytest.mark.parametrize("hardware_flow", [False, True])
-def test_video_graph_serialises(videos: Path, tmp_path: Path, hardware_flow: bool) -> None:
+@pytest.mark.parametrize("flow", ["tvl1", "tvl1-fast", "nvof"])
+def test_video_graph_serialises(videos: Path, tmp_path: Path, flow: str) -> None:
     fetch = encoded(videos, tmp_path, ClipSpec(rule="reference"))
-    fetch.hardware_flow = hardware_flow
+    fetch.flow = flow
     graph = gpu_pipeline.video_pipeline(fetch, 4, 2, 2, 8, None).serialize()
     assert b"VideoDecoder" in graph or b"decoders__Video" in graph
-    assert (b"OpticalFlow" in graph) == hardware_flow
+    assert (b"OpticalFlow" in graph) == (flow == "nvof")
     assert b"mixed" in graph
 
 
@@ -58,8 +60,11 @@ def test_image_graph_serialises(real_data: Path, tmp_path: Path) -> None:
     assert b"mixed" in image_pipeline(fetch, 2, 2, 8, "mixed").serialize()
 
 
-def stub_tvl1(frames, crops, flips, resize, size) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def stub_tvl1(frames, crops, flips, resize, size, settings, native_sizes) -> torch.Tensor:  # type: ignore[no-untyped-def]
     """Flow that shows which clip it was given: its first pixel, and its crop."""
+    if settings == FAST:
+        assert {tuple(clip.shape[1:3]) for clip in frames} == {resize}
+        assert set(native_sizes) == {(160, 208)}
     flow = torch.empty(len(frames), len(frames[0]) - 1, size, size, 2, dtype=torch.uint8)
     for n, (clip, (top, left)) in enumerate(zip(frames, crops, strict=True)):
         flow[n] = torch.tensor([int(clip[0, 0, 0, 0]), top + left], dtype=torch.uint8)
@@ -81,13 +86,18 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("without_gpu")
-def test_video_graph_gives_the_clips_of_the_cpu_form(videos: Path) -> None:
+@pytest.mark.parametrize("flow", ["tvl1", "tvl1-fast"])
+def test_video_graph_gives_the_clips_of_the_cpu_form(
+    videos: Path, flow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (videos / "e.mp4").write_bytes((videos / "c.mp4").read_bytes()[:900])
-    loader = ClipLoader(videos, batch_size=5, num_workers=0)
-    loader.flow = loader._feed.flow = "tvl1"  # as on a GPU
     other = ClipLoader(videos, batch_size=5, num_workers=0)
-    for _ in range(2):
-        batch, same = loader.next_batch(), other.next_batch()
+    expected = [other.next_batch() for _ in range(2)]
+    monkeypatch.setattr(feed, "decodes_on_gpu", lambda flow, device: True)
+    loader = ClipLoader(videos, batch_size=5, num_workers=0)
+    loader.flow = loader._feed.flow = flow
+    for same in expected:
+        batch = loader.next_batch()
         for name in ("video", "start", "crop", "flip"):
             assert torch.equal(getattr(batch, name), getattr(same, name))
         assert batch.flow.shape == same.flow.shape
@@ -95,7 +105,7 @@ def test_video_graph_gives_the_clips_of_the_cpu_form(videos: Path) -> None:
             path = loader.paths[video]
             start, (top, left) = int(batch.start[n]), batch.crop[n].tolist()
             first = int(batch.flow[n, 0, 0, 0, 0])  # of the frames that TV-L1 was given
-            native = read_frames(path, [start])[0]
+            native = read_frames(path, [start], (128, 171) if flow == "tvl1-fast" else None)[0]
             difference = (batch.frames[n].float() - same.frames[n].float()).abs()
             if Path(path).name in ("c.mp4", "d.avi"):  # decoded by workers
                 assert difference.max() == 0

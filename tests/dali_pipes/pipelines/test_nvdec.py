@@ -79,8 +79,8 @@ def test_frames_too_small_for_hardware_flow_are_refused_by_name(
 ) -> None:
     known = Survey.unknown(len(source))
     tvl1, unit = (
-        FetchEncoded(source, ClipSpec(), known, Share(0, 1), tmp_path, hardware_flow=hardware)
-        for hardware in (False, True)
+        FetchEncoded(source, ClipSpec(), known, Share(0, 1), tmp_path, flow=flow)
+        for flow in ("tvl1", "nvof")
     )
     assert tvl1.read(clip_of(4), range(16))[-1].shape == (16, 24, 48, 3)
     with pytest.raises(Exception, match=r"e\.mp4: flow: is 48x24; .* choose flow 'tvl1'"):
