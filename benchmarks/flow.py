@@ -47,10 +47,10 @@ REFERENCE = "TV-L1, OpenCV"
 
 # What else `tvl1-fast` could be: settings that differ from it.
 OTHER_SETTINGS: dict[str, dict[str, Any]] = {
-    "10 iterations": {"iterations": 10},
+    "12 iterations": {"iterations": 12},
     "30 iterations": {"iterations": 30},
-    "3 scales": {"scales": 3},
-    "5 scales of 0.8": {"scales": 5, "scale_step": 0.8},
+    "5 scales": {"scales": 5},
+    "scales of 0.8": {"scale_step": 0.8},
     "theta 0.3": {"theta": 0.3},
     "bicubic": {"spline": False},
     "2 linearisations, median": {"warps": 2, "median": True},

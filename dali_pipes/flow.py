@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.flow.tvl1 import FAST
+
 FlowName = Literal["stored", "tvl1", "tvl1-fast", "nvof"]
 FLOW_CHOICES = ("auto", "stored", "tvl1", "tvl1-fast", "nvof")
 COMPUTED = ("tvl1", "tvl1-fast")  # what commands compute that prepare or draw
@@ -87,7 +89,7 @@ def resolve_flow(choice: str, device: str, stored: bool) -> tuple[FlowName, str]
             "flow 'stored' needs flow images: give flow_x_prefix and flow_y_prefix (make them with "
             "`python -m dali_pipes.prepare flow`), or choose flow 'auto'"
         )
-    if choice in ("tvl1", "tvl1-fast", "nvof") and stored:
+    if choice in ("tvl1", "nvof") and stored:
         raise ValueError(
             f"flow {choice!r} is computed from videos; flow images are given: use them"
         )
@@ -118,9 +120,13 @@ def fast_flow(frames: NDArray[np.uint8], native_size: tuple[int, int]) -> NDArra
     (kernels.flow.code).
     """
     from kernels.flow.cpu import tvl1_codes  # compiles; workers that do without start faster
-    from kernels.flow.tvl1 import FAST
 
     return tvl1_codes(frames, flow_size(native_size), FAST)
+
+
+def compile_fast_flow() -> None:
+    """What `fast_flow` does the first time: some 10 s, or 1 s where it is in the cache."""
+    fast_flow(np.zeros((2, 16, 16, 3), np.uint8), (16, 16))
 
 
 def tvl1_flow(frames: NDArray[np.uint8]) -> NDArray[np.float32]:

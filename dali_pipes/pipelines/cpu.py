@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from dali_pipes.pipelines.fetch import Fetch, FetchClips
+from dali_pipes.pipelines.fetch import Fetch, FetchPixels
 
 if TYPE_CHECKING:
     from nvidia.dali import Pipeline
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Device = Literal["cpu", "mixed"]  # where DALI decodes; mixed: from the CPU to a GPU
 
 
-def clip_pipeline(fetch: FetchClips, batch_size: int, workers: int, prefetch: int) -> "Pipeline":
+def clip_pipeline(fetch: FetchPixels, batch_size: int, workers: int, prefetch: int) -> "Pipeline":
     """Clips made by workers: frames uint8 [T,S,S,3] and flow uint8 [F,S,S,2] a sample.
 
     `prefetch`: batches that DALI prepares ahead.

@@ -22,7 +22,7 @@ from dali_pipes.clips import Clip, ClipSpec, clip_at, clip_start
 from dali_pipes.decoding.encoded import GPU_CODECS, encoded_clip
 from dali_pipes.decoding.pictures import Unsure
 from dali_pipes.decoding.video import BadVideo, TooShort, resized
-from dali_pipes.flow import fast_flow, fitted, flow_size
+from dali_pipes.flow import compile_fast_flow, fast_flow, fitted, flow_size
 from dali_pipes.pipelines.trace import Trace
 from dali_pipes.sources import FrameFolders, Reels, Source, VideoFiles
 from dali_pipes.sources.index import UNKNOWN, Index, Row, Survey, probe
@@ -64,6 +64,7 @@ class Fetch:
         self._index: Index | None = None
         self._unwritten: list[Row] = []
         self._written = time.monotonic()
+        self.ready()
 
     def __call__(self, info: Any) -> Any:
         return self.clip(info.idx_in_epoch)
@@ -95,6 +96,9 @@ class Fetch:
     def placeholder(self) -> Arrays:
         """Arrays of the shapes that `read` returns."""
         raise NotImplementedError
+
+    def ready(self) -> None:
+        """Do before the first clip what is done once: in this process, then in every worker."""
 
     def _read(self, clip: Clip) -> tuple[int, Arrays]:
         path = self.source.paths[clip.video]
@@ -169,6 +173,7 @@ class Fetch:
         if parent is not None:  # in a worker
             cv2.setNumThreads(1)  # workers are the parallelism
             threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+            self.ready()
 
 
 def _where_to_cut(clip: Clip) -> Arrays:
@@ -186,16 +191,10 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-class FetchClips(Fetch):
-    """Frames uint8 [T,S,S,3] and flow `tvl1-fast`, coded, uint8 [F,S,S,2], cut and mirrored."""
+class FetchPixels(Fetch):
+    """Frames uint8 [T,S,S,3] and coded flow uint8 [F,S,S,2], cut and mirrored."""
 
     cuts = True
-
-    def read(self, clip: Clip, numbers: range) -> Arrays:
-        frames, native = self.source.read_clip(clip.video, numbers, self.spec.resize)
-        self.trace.write("flow", self.source.paths[clip.video])
-        flow = fast_flow(frames, native)
-        return cut_frames(frames, clip, self.spec), cut_flow(flow, clip, self.spec)
 
     def placeholder(self) -> Arrays:
         size = self.spec.size
@@ -205,7 +204,20 @@ class FetchClips(Fetch):
         )
 
 
-class FetchFrames(FetchClips):
+class FetchClips(FetchPixels):
+    """With flow `tvl1-fast`, computed here."""
+
+    def ready(self) -> None:
+        compile_fast_flow()
+
+    def read(self, clip: Clip, numbers: range) -> Arrays:
+        frames, native = self.source.read_clip(clip.video, numbers, self.spec.resize)
+        self.trace.write("flow", self.source.paths[clip.video])
+        flow = fast_flow(frames, native)
+        return cut_frames(frames, clip, self.spec), cut_flow(flow, clip, self.spec)
+
+
+class FetchFrames(FetchPixels):
     """Frames only; DALI takes no empty arrays, so flow is one field of zeros."""
 
     def read(self, clip: Clip, numbers: range) -> Arrays:
@@ -218,8 +230,8 @@ class FetchFrames(FetchClips):
         return frames, flow[:1]
 
 
-class FetchReels(FetchClips):
-    """Frames and stored flow of reels, likewise."""
+class FetchReels(FetchPixels):
+    """Frames and stored flow of reels."""
 
     source: Reels
 
@@ -296,7 +308,7 @@ class FetchEncoded(Fetch):
             least = f"NVIDIA's flow unit takes {FLOW_UNIT_LEAST} pixels a side or more"
             why = f"is {size[1]}x{size[0]}; {least}: choose flow 'tvl1'"
             raise BadVideo(self.source.paths[item], "flow", why)
-        return self._decoded(frames)
+        return self._decoded(frames, size)
 
     def _encoded(self, path: str, numbers: range) -> Arrays:
         clip = encoded_clip(path, numbers, self._codecs)
@@ -308,11 +320,10 @@ class FetchEncoded(Fetch):
         )
 
     def placeholder(self) -> Arrays:
-        return self._decoded(
-            np.zeros((self.spec.frames_for_flow, FLOW_UNIT_LEAST, FLOW_UNIT_LEAST, 3), np.uint8)
-        )
+        size = FLOW_UNIT_LEAST, FLOW_UNIT_LEAST
+        return self._decoded(np.zeros((self.spec.frames_for_flow, *size, 3), np.uint8), size)
 
-    def _decoded(self, frames: NDArray[np.uint8]) -> Arrays:
+    def _decoded(self, frames: NDArray[np.uint8], native_size: tuple[int, int]) -> Arrays:
         fast = self.flow == "tvl1-fast"
         small = [resized(frame, self.spec.resize) for frame in frames[: self.resized_frames]]
         return (
@@ -320,7 +331,7 @@ class FetchEncoded(Fetch):
             np.array(0, np.int32),
             *(np.zeros(2, np.int32),) * 2,
             np.array(True),
-            np.array(flow_size((frames.shape[1], frames.shape[2])), np.float32),
+            np.array(flow_size(native_size), np.float32),
             np.stack(small),
             _NO_FRAMES if fast else np.stack([fitted(frame) for frame in frames]),
         )

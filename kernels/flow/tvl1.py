@@ -48,7 +48,7 @@ NATIVE = Tvl1()  # of frames of native size, as published
 
 # Flow on the fly, of frames of training size: the fewest steps with which the labels agree well.
 FAST = Tvl1(
-    scales=4, scale_step=0.75, warps=1, outer_iterations=1, iterations=15, epsilon=0,
+    scales=4, scale_step=0.68, warps=1, outer_iterations=1, iterations=15, epsilon=0,
     median=False, theta=0.2, spline=True,
 )  # fmt: skip
 

@@ -19,7 +19,7 @@ def moving(u: int, v: int, frames: int = 3, size: tuple[int, int] = (128, 171)) 
     return np.repeat(np.stack(crops)[..., None], 3, axis=-1)
 
 
-@pytest.mark.parametrize(("u", "v"), [(3, 0), (0, -2), (-4, 5), (0, 0)])
+@pytest.mark.parametrize(("u", "v"), [(3, 0), (0, -4), (-3, 4), (0, 0)])
 def test_fast_flow_finds_motion_in_native_pixels(u: int, v: int) -> None:
     native = (256, 342)  # twice the resized frames
     coded = fast_flow(moving(u, v), native)
@@ -68,7 +68,6 @@ def test_choice(choice: str, device: str, stored: bool, name: str, words: str) -
         ("stored", "cpu", False, "flow_x_prefix"),
         ("tvl1", "cpu", False, "prepare reels"),
         ("dis", "cpu", False, "'tvl1-fast' takes about half its time"),
-        ("tvl1-fast", "cpu", True, "flow images are given"),
         ("nvof", "cpu", False, "tvl1-fast"),
         ("tvl1", "cuda", True, "flow images are given"),
     ],
