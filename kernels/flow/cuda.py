@@ -1,8 +1,8 @@
-"""TV-L1 optical flow on a GPU, for many frame pairs at once, as OpenCV computes it.
+"""TV-L1 optical flow on a GPU, for many frame pairs at once: what `cpu.py` computes, to rounding.
 
-The published data set has the flow of OpenCV's DualTVL1OpticalFlow with default settings. The
-kernels in tvl1.cu do the same arithmetic, so that the result differs by rounding only. Nothing is
-read back while they run: which pairs have come to rest is decided, and known, on the GPU alone.
+The published data set has the flow of OpenCV's DualTVL1OpticalFlow with default settings, which
+`NATIVE` are. Nothing is read back while the kernels in tvl1.cu run: which pairs have come to rest
+is decided, and known, on the GPU alone.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from kernels.cuda_module import CudaDevice, Defines, Device, Launch
 from kernels.flow.code import FLOW_LIMIT_PX
-from kernels.flow.tvl1 import Tvl1, pyramid_sizes
+from kernels.flow.tvl1 import NATIVE, Tvl1, pyramid_sizes
 
 PIXEL_BLOCK = (32, 8)  # threads of a kernel with one pixel a thread
 
@@ -20,12 +20,13 @@ PIXEL_BLOCK = (32, 8)  # threads of a kernel with one pixel a thread
 # iterations need one launch: 58 % of a tile is written.
 TILE_W, TILE_H, ROWS, HALO = 64, 32, 8, 5
 
-# Frame pairs worked on at once, a bound for memory: 27 float32 planes a pair, 2 GiB at 320x240.
+# Frame pairs worked on at once, a bound for memory: 27 float32 planes a pair, 2 GiB at 320x240;
+# 17 where no pair can rest and nothing is filtered.
 PAIRS_AT_ONCE = 256
 CHANGE_UNITS = 1 << 20  # of tvl1.cu, a px^2
 
 
-def tvl1_flow(frames: Any, settings: Tvl1 | None = None, device: Device | None = None) -> Any:
+def tvl1_flow(frames: Any, settings: Tvl1 = NATIVE, device: Device | None = None) -> Any:
     """uint8 RGB frames [N,T,H,W,3] -> float32 flow [N,T-1,H,W,2], (u right, v down), px per frame.
 
     `frames` are a tensor on a GPU, or of `device`'s kind of array; nothing waits for the GPU.
@@ -35,7 +36,7 @@ def tvl1_flow(frames: Any, settings: Tvl1 | None = None, device: Device | None =
     device = device or CudaDevice(frames.device)
     flow = device.empty((clips, t - 1, height, width, 2), np.float32)
     for at_once in _portions(clips, t):
-        planes = _planes(device, frames[at_once], settings or Tvl1())
+        planes = _planes(device, frames[at_once], settings)
         for component in range(2):
             flow[at_once, ..., component] = planes[component].reshape(-1, t - 1, height, width)
     return flow
@@ -47,14 +48,16 @@ def tvl1_crops(
     flips: Sequence[bool],
     resize: tuple[int, int],
     size: int,
-    settings: Tvl1 | None = None,
+    settings: Tvl1 = NATIVE,
     device: Device | None = None,
+    native_sizes: Sequence[tuple[int, int]] | None = None,
 ) -> Any:
     """The flow of clips as a batch takes it: coded, resized, cropped and flipped.
 
-    `frames`: N tensors uint8 RGB [T,H,W,3] of one T and any H and W, in whose pixels flow is
-    measured; `crops` (top, left) in frames resized to `resize` (height, width); a flip mirrors the
-    crop and negates u. Returns codes (`kernels.flow.code`) uint8 [N,T-1,size,size,2].
+    `frames`: N tensors uint8 RGB [T,H,W,3] of one T and any H and W; `crops` (top, left) in frames
+    resized to `resize` (height, width); a flip mirrors the crop and negates u. Vectors are in
+    pixels of frames of `native_sizes`, a (height, width) for each clip; None: of `frames`. Returns
+    codes (`kernels.flow.code`) uint8 [N,T-1,size,size,2].
     """
     fields = len(frames[0]) - 1
     device = device or CudaDevice(frames[0].device)
@@ -68,17 +71,20 @@ def tvl1_crops(
         height, width = shape[1:3]
         for at_once in _portions(len(members), shape[0]):
             clips = members[at_once]
-            native = device.empty((len(clips), *shape), np.uint8)
+            together = device.empty((len(clips), *shape), np.uint8)
             for i, clip in enumerate(clips):
-                native[i] = frames[clip]
-            planes = _planes(device, native, settings or Tvl1())
+                together[i] = frames[clip]
+            planes = _planes(device, together, settings)
             for i, clip in enumerate(clips):
-                place = _int32(
-                    *(len(clips) * fields, i * fields),
-                    *(height, width, *resize, *crops[clip], flips[clip], size),
-                )
-                grid = _grid(size, size, fields)
-                launch("crop_flow", grid, PIXEL_BLOCK, [planes, *place, coded[clip]])
+                native_height, native_width = native_sizes[clip] if native_sizes else shape[1:3]
+                arguments = [
+                    planes,
+                    *_int32(len(clips) * fields, i * fields, height, width),
+                    *(np.float32(native_width / width), np.float32(native_height / height)),
+                    *_int32(*resize, *crops[clip], flips[clip], size),
+                    coded[clip],
+                ]
+                launch("crop_flow", _grid(size, size, fields), PIXEL_BLOCK, arguments)
     return coded
 
 
@@ -111,11 +117,12 @@ def _solve(device: Device, launch: Launch, image: Any, t: int, flow: Any, settin
     """Improve flow [2,n,h,w] at one scale. image [clips*t,h,w]."""
     pairs, height, width = flow.shape[1:]
     hw = _int32(height, width)
+    rest = np.uint64(settings.epsilon**2 * height * width * CHANGE_UNITS)
+    may_rest = bool(rest > 0)  # if not, the last launch's result is the result
     dual = device.zeros((4, pairs, height, width), np.float32)
-    buffers = [(flow, dual), *[_empty_like(device, flow, dual) for _ in range(2)]]
-    (filtered,) = _empty_like(device, flow)
+    buffers = [(flow, dual), *[_empty_like(device, flow, dual) for _ in range(1 + may_rest)]]
+    filtered = _empty_like(device, flow)[0] if settings.median else flow
     data = device.empty((3, pairs, height, width), np.float32)
-    counts = device.empty((pairs,), np.int32)
     launches = _launches(settings)
     total = settings.outer_iterations * settings.iterations
     weights = [
@@ -123,18 +130,19 @@ def _solve(device: Device, launch: Launch, image: Any, t: int, flow: Any, settin
         np.float32(settings.theta),
         np.float32(settings.tau / settings.theta),
     ]
-    rest = np.uint64(settings.epsilon**2 * height * width * CHANGE_UNITS)
+    warp = "warp_spline" if settings.spline else "warp"
     pixels = _grid(height, width, pairs)
     tiles = (-(-width // (TILE_W - 2 * HALO)), -(-height // (TILE_H - 2 * HALO)), pairs)
     tile_block = (TILE_W, TILE_H // ROWS)
 
     for _ in range(settings.warps):
-        a, b, settled = buffers
-        launch("warp", pixels, PIXEL_BLOCK, [image, a[0], np.int32(t), *hw, data])
-        change = device.zeros((total, pairs), np.uint64)
+        a, b = target, source = buffers[:2]
+        launch(warp, pixels, PIXEL_BLOCK, [image, a[0], np.int32(t), *hw, data])
+        change = device.zeros((total if may_rest else 0, pairs), np.uint64)
         before = 0
-        for k, (done, steps) in enumerate(launches):
-            (flow, dual), target = (a, b) if k % 2 == 0 else (b, a)
+        for done, steps in launches:
+            source, target = target, source
+            flow, dual = source
             seen = [change, rest, *_int32(before, done)]
             if settings.median and done % settings.iterations == 0:
                 grid = (*pixels[:2], 2 * pairs)
@@ -143,6 +151,11 @@ def _solve(device: Device, launch: Launch, image: Any, t: int, flow: Any, settin
             arguments = [data, flow, dual, *hw, np.int32(steps), *weights, *seen, *target]
             launch("iterate", tiles, tile_block, arguments)
             before = done
+        if not may_rest:
+            buffers = [target, source]
+            continue
+        settled = buffers[2]
+        counts = device.empty((pairs,), np.int32)
         of_pairs = [change, rest, *_int32(total, pairs), counts]
         launch("count", (-(-pairs // 32),), (32,), of_pairs)
         rounds = [filtered, *_int32(settings.median), *hw, *_int32(settings.iterations)]

@@ -4,7 +4,8 @@
 //     sum  lambda |I1(x + u) - I0(x)| + |grad u| + |grad v|
 // coarse to fine, by alternating a pointwise step on the data term, linearised around the warped
 // I1, with a dual step on the total variation (Zach, Pock and Bischof, DAGM 2007; parameters and
-// conventions of OpenCV's DualTVL1OpticalFlow). kernels/flow/cuda.py drives the launches.
+// conventions of OpenCV's DualTVL1OpticalFlow). kernels/flow/tvl1.py says what can be set, and
+// kernels/flow/cuda.py drives the launches.
 //
 // Images and fields are float32 planes [planes,h,w]. Fields of n pairs are stored field first:
 // flow [2,n,h,w] = (u, v), dual [4,n,h,w] = (u_x, u_y, v_x, v_y), data [3,n,h,w] = (I_x, I_y, rho).
@@ -65,6 +66,29 @@ extern "C" __global__ void resize(const float* __restrict__ in,  // [planes,from
     out[(static_cast<size_t>(blockIdx.z) * h + y) * w + x] = blend(value, row, column) * gain;
 }
 
+// A pixel of a frame pair, for the linearisation around the present flow.
+struct Pixel {
+    int x, y;
+    size_t i, field;       // its place in a plane of fields [n,h,w], and the size of such a plane
+    const float *I0, *I1;  // the pair's images [h,w]
+    float u, v;
+};
+
+// False outside the image.
+__device__ bool find_pixel_of_pair(const float* images,  // [clips,frames,h,w]
+                                   const float* flow,    // [2,n,h,w]
+                                   int frames,           // of a clip; it has frames - 1 pairs
+                                   int h, int w, Pixel* pixel) {
+    int x, y;
+    if (!find_pixel(h, w, &x, &y)) return false;
+    const int pair = blockIdx.z;
+    const size_t plane = static_cast<size_t>(h) * w, field = gridDim.z * plane;
+    const size_t i = pair * plane + y * w + x;
+    const float* I0 = images + (pair / (frames - 1) * frames + pair % (frames - 1)) * plane;
+    *pixel = {x, y, i, field, I0, I0 + plane, flow[i], flow[field + i]};
+    return true;
+}
+
 // Weights of four neighbours in cubic convolution (A = -0.75), t in [0, 1) past the second.
 __device__ void cubic(float t, float weight[4]) {
     const float A = -0.75f, s = 1.f - t;
@@ -82,14 +106,9 @@ extern "C" __global__ void warp(const float* __restrict__ images,  // [clips,fra
                                 int frames,  // of a clip; it has frames - 1 pairs
                                 int h, int w,
                                 float* __restrict__ data) {  // [3,n,h,w]
-    int x, y;
-    if (!find_pixel(h, w, &x, &y)) return;
-    const int pair = blockIdx.z;
-    const size_t plane = static_cast<size_t>(h) * w, field = gridDim.z * plane;
-    const size_t i = pair * plane + y * w + x;
-    const float* I0 = images + (pair / (frames - 1) * frames + pair % (frames - 1)) * plane;
-    const float* I1 = I0 + plane;
-    const float u = flow[i], v = flow[field + i];
+    Pixel here;
+    if (!find_pixel_of_pair(images, flow, frames, h, w, &here)) return;
+    const auto [x, y, i, field, I0, I1, u, v] = here;
 
     // Beyond 4 pixels outside nothing is sampled; the limits keep the conversion to int defined.
     const float at_x = fminf(fmaxf(x + u, -4.f), w + 4.f), left = floorf(at_x);
@@ -122,6 +141,74 @@ extern "C" __global__ void warp(const float* __restrict__ images,  // [clips,fra
     data[2 * field + i] = value - gradient_x * u - gradient_y * v - I0[y * w + x];
 }
 
+// Three values in a row or column of pixels, or their weights.
+struct Three {
+    float before, at, after;
+};
+
+__device__ float weigh(const Three& weight, const Three& value) {
+    return weight.before * value.before + weight.at * value.at + weight.after * value.after;
+}
+
+// Weights of quadratic B-splines `d` past the middle one's pixel, d in [-0.5, 0.5].
+__device__ Three quadratic(float d) {
+    return {0.5f * (0.5f - d) * (0.5f - d), 0.75f - d * d, 0.5f * (0.5f + d) * (0.5f + d)};
+}
+
+// The derivative of what `weigh(quadratic(d), value)` gives.
+__device__ float slope(float d, const Three& value) {
+    return 0.5f * (value.after - value.before) +
+           d * ((value.before - value.at) + (value.after - value.at));
+}
+
+// What `of` makes of three pixels in each of three rows, (x, y) in the middle, the edge repeated.
+template <typename Of>
+__device__ Three rows_around(const float* image, int h, int w, int x, int y, const Of& of) {
+    const auto row = [&](int r) {
+        const float* value = image + r * w;
+        return of(Three{value[max(x - 1, 0)], value[x], value[min(x + 1, w - 1)]});
+    };
+    return {row(max(y - 1, 0)), row(y), row(min(y + 1, h - 1))};
+}
+
+// `warp` with I1 as the quadratic spline whose coefficients are the image, its edge repeated, and
+// its own gradient. I0 is what its spline is at its pixels: from 9 cached neighbours, for a pass
+// over the images would move 8 more bytes a pixel. Both go through the same operations, so that
+// frames that stand still differ by nothing.
+extern "C" __global__ void warp_spline(const float* __restrict__ images,  // [clips,frames,h,w]
+                                       const float* __restrict__ flow,    // [2,n,h,w]
+                                       int frames,  // of a clip; it has frames - 1 pairs
+                                       int h, int w,
+                                       float* __restrict__ data) {  // [3,n,h,w]
+    Pixel here;
+    if (!find_pixel_of_pair(images, flow, frames, h, w, &here)) return;
+    const float to_x = here.x + here.u, at_x = fminf(fmaxf(to_x, 0.f), w - 1.f);
+    const float to_y = here.y + here.v, at_y = fminf(fmaxf(to_y, 0.f), h - 1.f);
+    const int x = static_cast<int>(at_x + 0.5f), y = static_cast<int>(at_y + 0.5f);
+    const float past_x = at_x - static_cast<float>(x), past_y = at_y - static_cast<float>(y);
+    const Three weight_x = quadratic(past_x), weight_y = quadratic(past_y);
+
+    const Three values = rows_around(here.I1, h, w, x, y, [&](const Three& row) {
+        return weigh(weight_x, row);
+    });
+    const Three slopes = rows_around(here.I1, h, w, x, y, [&](const Three& row) {
+        return slope(past_x, row);
+    });
+    const bool inside = at_x == to_x && at_y == to_y;
+    const float gradient_x = inside ? weigh(weight_y, slopes) : 0.f;
+    const float gradient_y = inside ? slope(past_y, values) : 0.f;
+
+    const Three weight = quadratic(0.f);
+    const Three first = rows_around(here.I0, h, w, here.x, here.y, [&](const Three& row) {
+        return weigh(weight, row);
+    });
+    data[here.i] = gradient_x;
+    data[here.field + here.i] = gradient_y;
+    data[2 * here.field + here.i] = weigh(weight_y, values) -
+                                    (gradient_x * here.u + gradient_y * here.v) -
+                                    weigh(weight, first);
+}
+
 // ---- minimisation around one linearisation ------------------------------------------------------
 //
 // Iterations run in launches of up to HALO. They end for a pair with the first iteration that
@@ -134,6 +221,7 @@ extern "C" __global__ void warp(const float* __restrict__ images,  // [clips,fra
 // iterations that were not done.
 __device__ bool rests(const unsigned long long* change, unsigned long long rest, int before,
                       int done, int n, int pair) {
+    if (rest == 0) return false;  // `change` is not kept
     for (int i = before; i < done; ++i) {
         if (change[static_cast<size_t>(i) * n + pair] < rest) return true;
     }
@@ -303,14 +391,14 @@ iterate(const float* __restrict__ data,
         const float* __restrict__ dual,
         int h, int w, int iterations,
         float reach, float theta, float step,
-        unsigned long long* change,  // [iterations in all,n], zeroed
+        unsigned long long* change,  // [iterations in all,n], zeroed; not used if rest is 0
         unsigned long long rest, int before, int done,
         float* __restrict__ next_flow,
         float* __restrict__ next_dual) {
     __shared__ Tile tile;
     if (rests(change, rest, before, done, gridDim.z, blockIdx.z)) return;
     minimise(tile, data, flow, dual, h, w, iterations, reach, theta, step,
-             change + static_cast<size_t>(done) * gridDim.z, next_flow, next_dual);
+             rest ? change + static_cast<size_t>(done) * gridDim.z : nullptr, next_flow, next_dual);
 }
 
 // After which of its iterations each pair rests; all of them if it never does. One thread a pair.
@@ -348,12 +436,13 @@ settle(const float* __restrict__ data,
 
 // ---- what a batch takes of a clip ---------------------------------------------------------------
 
-// Codes the flow of one clip (kernels/flow/code.py), which is fields first, first + 1, ... of n;
-// resizes it to resized_h x resized_w without antialiasing, takes the crop at (top, left) and
+// Codes the flow of one clip (kernels/flow/code.py), which is fields first, first + 1, ... of n,
+// its components times their gains; resizes it to resized_h x resized_w without antialiasing, takes the crop at (top, left) and
 // mirrors it if `flip`: then u changes its sign.
 extern "C" __global__ void crop_flow(const float* __restrict__ flow,  // [2,n,h,w]
                                      int n, int first,
-                                     int h, int w, int resized_h, int resized_w,
+                                     int h, int w, float gain_u, float gain_v,
+                                     int resized_h, int resized_w,
                                      int top, int left, int flip, int size,
                                      unsigned char* __restrict__ out) {  // [fields,size,size,2]
     int x, y;
@@ -364,8 +453,9 @@ extern "C" __global__ void crop_flow(const float* __restrict__ flow,  // [2,n,h,
     out += ((static_cast<size_t>(blockIdx.z) * size + y) * size + x) * 2;
     for (int k = 0; k < 2; ++k) {
         const float* plane = flow + (static_cast<size_t>(k) * n + first + blockIdx.z) * h * w;
+        const float gain = k == 0 ? gain_u : gain_v;
         const auto code = [&](int r, int c) {
-            const float px = fminf(fmaxf(plane[r * w + c], -FLOW_LIMIT_PX), FLOW_LIMIT_PX);
+            const float px = fminf(fmaxf(plane[r * w + c] * gain, -FLOW_LIMIT_PX), FLOW_LIMIT_PX);
             return rintf((px + FLOW_LIMIT_PX) * (255.f / (2.f * FLOW_LIMIT_PX)));
         };
         const int value = __float2int_rn(blend(code, row, column));

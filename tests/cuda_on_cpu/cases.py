@@ -106,6 +106,20 @@ def _flow_of_noise(device: Device) -> None:
     tvl1_flow(frames, Tvl1(scales=2, warps=2, outer_iterations=2, iterations=7), device)
 
 
+def _spline_flow(device: Device) -> None:
+    """Resized frames, the flow in native pixels, as a fixed number of iterations finds it."""
+    tvl1_crops(
+        drifting_clips([(24, 70), (24, 70)], 3),
+        crops=[(0, 5), (8, 54)],
+        flips=[False, True],
+        resize=(24, 70),
+        size=16,
+        settings=Tvl1(scales=2, warps=2, outer_iterations=1, iterations=7, epsilon=0, spline=True),
+        device=device,
+        native_sizes=[(48, 105), (24, 70)],
+    )
+
+
 def _wild_flow(device: Device) -> None:
     """Warping and coding take any flow, whatever the minimisation may have made of its input."""
     pairs, height, width, size = 2, 9, 40, 8
@@ -115,13 +129,15 @@ def _wild_flow(device: Device) -> None:
     for component in range(2):  # one wild, the other 0
         wild = np.array([3e38, -3e38, 25, -25, 1e4], np.float32).repeat(4)
         flow[component, :, :, component::2] = wild
-    data = device.empty((3, pairs, height, width), np.float32)
     grid, block = cuda_flow._grid(height, width, pairs), cuda_flow.PIXEL_BLOCK
-    launch("warp", grid, block, [images, flow, *map(np.int32, (pairs + 1, height, width)), data])
+    for warp in ("warp", "warp_spline"):
+        data = device.empty((3, pairs, height, width), np.float32)
+        launch(warp, grid, block, [images, flow, *map(np.int32, (pairs + 1, height, width)), data])
     code = device.empty((pairs, size, size, 2), np.uint8)
-    place = (pairs, 0, height, width, height, width, 1, 2, 0, size)
+    planes = map(np.int32, (pairs, 0, height, width))
+    gains, place = map(np.float32, (4, 1)), map(np.int32, (height, width, 1, 2, 0, size))
     grid = cuda_flow._grid(size, size, pairs)
-    launch("crop_flow", grid, block, [flow, *map(np.int32, place), code])
+    launch("crop_flow", grid, block, [flow, *planes, *gains, *place, code])
 
 
 def _motion(flow: NDArray, rule: Rule) -> Callable[[Device], None]:
@@ -150,6 +166,7 @@ _FLOW = {
     "grey": 16,
     "resize": 32,
     "warp": 48,
+    "warp_spline": 48,
     "median": 48,
     "iterate": 128,
     "count": 32,
@@ -165,6 +182,7 @@ CASES = {
     "appearance, reference": Case(_appearance(moving_ring(2, 16, 112), "reference"), _APPEARANCE),
     "flow": Case(_flow, _FLOW),
     "flow of noise": Case(_flow_of_noise, _FLOW),
+    "spline flow": Case(_spline_flow, _FLOW),
     "wild flow": Case(_wild_flow, _FLOW),
 }
 
@@ -188,4 +206,5 @@ BUGS = (
         "        }\n#pragma",
     ),
     PlantedBug("flow", "address", "min(low + 1, size - 1)", "low + 1"),
+    PlantedBug("spline flow", "address", "row(max(y - 1, 0))", "row(y - 1)"),
 )

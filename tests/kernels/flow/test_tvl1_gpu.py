@@ -1,6 +1,7 @@
 """What only a GPU can show of TV-L1 in CUDA. Run by `make test-gpu`."""
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +13,10 @@ import torch
 
 from dali_pipes.decoding.video import probe, read_frames
 from dali_pipes.flow import flow_size
+from kernels.flow import cpu as cpu_flow
 from kernels.flow.code import encode
 from kernels.flow.cuda import tvl1_crops, tvl1_flow
-from kernels.flow.tvl1 import Tvl1
+from kernels.flow.tvl1 import FAST, Tvl1
 from kernels.labels.cpu import motion_labels
 from kernels.labels.schema import LABELS, MOTION
 from tests.cuda_on_cpu import CpuDevice
@@ -22,12 +24,14 @@ from tests.cuda_on_cpu.cases import drifting_clips
 
 pytestmark = pytest.mark.gpu
 SETTINGS = Tvl1(scales=3, warps=2, outer_iterations=3)
+both = pytest.mark.parametrize("settings", [SETTINGS, FAST], ids=["cubic", "fast"])
 
 
-def test_bits_are_those_of_the_cpu_run() -> None:
+@both
+def test_bits_are_those_of_the_cpu_run(settings: Tvl1) -> None:
     clips = np.stack(drifting_clips([(70, 131)] * 3, 4))
-    flow = tvl1_flow(torch.from_numpy(clips).cuda(), SETTINGS)
-    np.testing.assert_array_equal(flow.cpu(), tvl1_flow(clips, SETTINGS, CpuDevice()))
+    flow = tvl1_flow(torch.from_numpy(clips).cuda(), settings)
+    np.testing.assert_array_equal(flow.cpu(), tvl1_flow(clips, settings, CpuDevice()))
 
 
 def test_bits_of_crops_are_those_of_the_cpu_run() -> None:
@@ -37,9 +41,20 @@ def test_bits_of_crops_are_those_of_the_cpu_run() -> None:
     np.testing.assert_array_equal(coded.cpu(), tvl1_crops(clips, *place, CpuDevice()))
 
 
-def test_flow_waits_for_nothing_and_follows_its_stream() -> None:
+def test_bits_of_crops_in_native_pixels_are_those_of_the_cpu_run() -> None:
+    clips = drifting_clips([(50, 60)] * 3, 3)
+    place = [(0, 5), (9, 0), (3, 3)], [True, False, True], (50, 60), 40, FAST
+    natives = [(240, 320), (50, 60), (90, 200)]
+    on_gpu = [torch.from_numpy(clip).cuda() for clip in clips]
+    coded = tvl1_crops(on_gpu, *place, native_sizes=natives)
+    expected = tvl1_crops(clips, *place, CpuDevice(), native_sizes=natives)
+    np.testing.assert_array_equal(coded.cpu(), expected)
+
+
+@both
+def test_flow_waits_for_nothing_and_follows_its_stream(settings: Tvl1) -> None:
     clips = torch.from_numpy(np.stack(drifting_clips([(70, 131)] * 2, 3))).cuda()
-    expected = tvl1_flow(clips, SETTINGS).cpu()  # and compiles
+    expected = tvl1_flow(clips, settings).cpu()  # and compiles
     torch.cuda.synchronize()
     with torch.cuda.stream(torch.cuda.Stream()):
         late = torch.zeros_like(clips)
@@ -47,7 +62,7 @@ def test_flow_waits_for_nothing_and_follows_its_stream() -> None:
         try:
             torch.cuda._sleep(2_000_000_000)  # about a second
             late.copy_(clips)
-            flow = tvl1_flow(late, SETTINGS)
+            flow = tvl1_flow(late, settings)
             asleep = not torch.cuda.current_stream().query()
         finally:
             torch.cuda.set_sync_debug_mode("default")
@@ -55,16 +70,40 @@ def test_flow_waits_for_nothing_and_follows_its_stream() -> None:
         torch.testing.assert_close(flow.cpu(), expected, rtol=0, atol=0)
 
 
+def clips_of(videos: Path) -> Iterator[tuple[Path, range, tuple[int, int]]]:
+    """(video, two spans of its frames, the size in whose pixels flow is)."""
+    for path in sorted(videos.glob("*/*")):
+        info = probe(path)
+        for start in (info.frames // 4, info.frames // 2):
+            if start + 17 <= info.frames:
+                yield path, range(start, start + 17), flow_size((info.height, info.width))
+
+
+def test_labels_of_fast_flow_are_those_of_the_cpu(real_data: Path) -> None:
+    """Of resized frames of real videos, cropped at random, every other crop mirrored."""
+    random = np.random.default_rng(0)
+    equal = []
+    for path, span, native in clips_of(real_data / "videos"):
+        clip = read_frames(path, span, (128, 171))
+        codes = cpu_flow.tvl1_codes(clip, native, FAST).transpose(0, 2, 3, 1)
+        crops = [(int(y), int(x)) for y, x in random.integers(0, (17, 60), (8, 2))]
+        expected = np.stack([codes[:, y : y + 112, x : x + 112] for y, x in crops])
+        expected[1::2] = expected[1::2, :, :, ::-1]
+        expected[1::2, ..., 0] = 255 - expected[1::2, ..., 0]
+        found = tvl1_crops(
+            *([torch.from_numpy(clip).cuda()] * 8, crops, [False, True] * 4, (128, 171), 112, FAST),
+            native_sizes=[native] * 8,
+        )
+        labels = [motion_labels(flow, "reference") for flow in (found.cpu().numpy(), expected)]
+        equal.append(np.equal(*labels))
+    assert 8 * len(equal) >= 200
+    assert np.mean(equal) >= 0.99
+
+
 @pytest.mark.timeout(3600)
 def test_labels_agree_with_opencv(real_data: Path) -> None:
     """Over at least 200 crops of real videos, against OpenCV run afresh with its defaults."""
-    clips = []
-    for path in sorted((real_data / "videos").glob("*/*")):
-        info = probe(path)
-        size = flow_size((info.height, info.width))
-        for start in (info.frames // 4, info.frames // 2):
-            if start + 17 <= info.frames:
-                clips.append(read_frames(path, range(start, start + 17), size))
+    clips = [read_frames(*clip) for clip in clips_of(real_data / "videos")]
 
     def opencv_flow(clip: np.ndarray) -> np.ndarray:
         solver = cv2.optflow.DualTVL1OpticalFlow_create()
