@@ -21,7 +21,7 @@ PIXEL_BLOCK = (32, 8)  # threads of a kernel with one pixel a thread
 TILE_W, TILE_H, ROWS, HALO = 64, 32, 8, 5
 
 # Frame pairs worked on at once, a bound for memory: 27 float32 planes a pair, 2 GiB at 320x240;
-# 17 where no pair can rest and nothing is filtered.
+# 18 where no pair can rest and nothing is filtered.
 PAIRS_AT_ONCE = 256
 CHANGE_UNITS = 1 << 20  # of tvl1.cu, a px^2
 
