@@ -4,7 +4,8 @@ The published labels come from OpenCV's TV-L1 at native resolution, coded in 8 b
 it afresh for one clip of each video, and says how far the motion labels of other flow agree with
 it (`reference` rule, random crops), and how many frame pairs a second each takes. First every
 source must find a known motion, and every TV-L1 must equal OpenCV's; else nothing is timed. CPU
-speed is of one core, by the processor time of its thread. A row is appended to
+speed is of one core, by the processor time of its thread; flow of frames at training size is timed
+in turns, `ratio`: the time of DIS over its own. A row is appended to
 benchmarks/results/flow.jsonl.
 """
 
@@ -44,6 +45,8 @@ FIELDS = flow_fields("reference", 16)
 RESIZE, SIZE = (128, 171), 112
 GPU_PAIRS = 256  # a call: 16 clips
 REFERENCE = "TV-L1, OpenCV"
+RIVAL = "DIS medium of frames of 128x171"
+ROUNDS = 5
 
 # What else `tvl1-fast` could be: settings that differ from it.
 OTHER_SETTINGS: dict[str, dict[str, Any]] = {
@@ -138,7 +141,7 @@ def cpu_sources() -> list[Source]:
             Source(f"tvl1-fast, {what}", OfSmallFrames(replace(FAST, **settings)), small=True)
             for what, settings in OTHER_SETTINGS.items()
         ),
-        Source("DIS medium of frames of 128x171", dis_of_small_frames, small=True),
+        Source(RIVAL, dis_of_small_frames, small=True),
         Source("DIS medium", dis),
         Source("Farneback", farneback),
     ]
@@ -292,10 +295,16 @@ def measure(sources: list[Source], clips: list[Frames], crops: int) -> list[Row]
     kinds = np.array([label.kind for label in LABELS[MOTION]])
     wanted: list[NDArray[np.int64]] = []
     results = []
+    times = in_turns([source for source in sources if source.small and not source.on_gpu], clips)
     for source in sources:
         print(f"{source.name} ...", flush=True)
+        faster: Row = {}
         if source.on_gpu:
             fields, speed = [source.flow(clip) for clip in clips], gpu_speed(source, clips)
+        elif source.name in times:
+            fields = [source.flow(clip) for clip in clips]
+            speed = FIELDS / float(np.median(times[source.name]))
+            faster = times_rival(times[source.name], times[RIVAL])
         else:
             fields, speed = on_cores(source, clips)
         labels = [labels_of_crops(flow, crops) for flow in fields]
@@ -303,10 +312,33 @@ def measure(sources: list[Source], clips: list[Frames], crops: int) -> list[Row]
         equal = np.concatenate(labels) == np.concatenate(wanted)
         row: Row = {"flow": source.name, "on": "GPU" if source.on_gpu else "1 core"}
         row["pairs_per_s"] = float(f"{speed:.3g}")
+        row |= faster
         for kind in ("position", "orientation", "frame"):
             row[kind] = round(100 * float(equal[:, kinds == kind].mean()), 1)
         results.append(row | {"crops": len(equal)})
     return results
+
+
+def in_turns(sources: list[Source], clips: list[Frames]) -> dict[str, NDArray[np.float64]]:
+    """Processor time of flow from small frames: by source, that of each clip, a few times.
+
+    A machine's speed changes from minute to minute, so every source has each clip in turn.
+    """
+    times: dict[str, list[float]] = {source.name: [] for source in sources}
+    for clip in ROUNDS * clips:
+        for source in sources:
+            given = source.input(clip)
+            start = time.thread_time()
+            source.compute(*given)
+            times[source.name].append(time.thread_time() - start)
+    return {name: np.array(seconds) for name, seconds in times.items()}
+
+
+def times_rival(seconds: NDArray[np.float64], rival: NDArray[np.float64]) -> Row:
+    """`ratio`: the rival's time over this one's, clip by clip; median and quartiles."""
+    low, middle, high = np.percentile(rival / seconds, (25, 50, 75))
+    columns = {"ratio": middle, "ratio_low": low, "ratio_high": high}
+    return {name: round(float(value), 2) for name, value in columns.items()}
 
 
 def on_cores(source: Source, clips: list[Frames]) -> tuple[list[Field], float]:
