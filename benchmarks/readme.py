@@ -49,8 +49,8 @@ def described(run: Row) -> str:
     lines = [
         f"{', '.join(facts)}; {run['date'][:10]}, commit {run['commit']}, `{run['command']}`:",
         "",
-        "| | | clips/s | spread | ratio | frames |",
-        "|---|---|--:|--:|--:|---|",
+        "| | | clips/s | spread | ratio | frames | published labels |",
+        "|---|---|--:|--:|--:|---|--:|",
         *(_line(row) for section in SECTIONS for row in run["results"] if _shown(row, section)),
     ]
     return "\n".join(lines) + "\n"
@@ -67,6 +67,7 @@ def _line(row: Row) -> str:
         ratio += f" ({row['ratio_low']}–{row['ratio_high']})"
     cells = [row["section"], name, row["clips_per_s"], f"{row['iqr_percent']} %", ratio]
     cells += [row.get("frames", "")]
+    cells += [f"{row['published_labels']} %" if "published_labels" in row else ""]
     return f"| {' | '.join(map(str, cells))} |"
 
 

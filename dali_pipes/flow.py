@@ -1,8 +1,8 @@
 """Where optical flow comes from, and what each source means for the labels.
 
 The motion labels are derivatives of flow and react strongly to the algorithm. The published data
-set used TV-L1 at native resolution, 8 bits a component; how far the 14 motion labels of another
-source agree with that was measured on 222 crops of 29 real videos (`reference` rule).
+set used TV-L1 at native resolution, 8 bits a component; docs/flow.md has how far the 14 motion
+labels of other flow agree with it.
 """
 
 from argparse import ArgumentTypeError, _ActionsContainer
@@ -26,8 +26,8 @@ MEANING: dict[FlowName, str] = {
     "stored": "flow images as prepared; the published ones give the published labels",
     "tvl1": "TV-L1 at native resolution as published: 96 % of positions agree with it; "
     "52 to 67 clips/s on an H200",
-    "tvl1-fast": "TV-L1 of the resized frames in few steps: 71 % of positions agree with the "
-    "published flow; some 25 ms a clip on a CPU core, unmeasured on a GPU",
+    "tvl1-fast": "TV-L1 of the resized frames in few steps: 70 % of positions agree with the "
+    "published flow; some 30 ms a clip on a CPU core, unmeasured on a GPU",
     "nvof": "NVIDIA hardware flow: at most 84 % of positions agree with TV-L1; "
     "27 to 32 clips/s on an H200",
 }
