@@ -21,12 +21,14 @@ _STAGGER = 208  # values: planes at equal places of a memory page would hinder e
 _STRIP = 32  # rows, within which changes are summed in single precision
 
 _ONE, _HALF, _ZERO = np.float32(1), np.float32(0.5), np.float32(0)
-_THREE_QUARTERS, _BESIDE = np.float32(3 / 4), np.float32(1 / 8)  # the spline at its own pixels
+_THREE_QUARTERS = np.float32(3 / 4)
 _LEAST_GRADIENT = np.finfo(np.float32).eps  # of the squared gradient: below it is no data term
 _LIMIT, _LEVELS = np.float32(FLOW_LIMIT_PX), np.float32(255 / (2 * FLOW_LIMIT_PX))
 _NEXT = np.uintp(1)  # an unsigned index is never taken to count from the end
 # Frames are bytes, so all values are finite: without that promise, vectors would be slower.
 _FAST = {"contract", "nsz", "reassoc", "arcp", "nnan", "ninf"}
+# Single operations in the order written, as on a GPU.
+_EXACT = {"nsz", "nnan", "ninf"}
 
 
 def stride(width: int) -> int:
@@ -106,7 +108,28 @@ def linearise_cubic(i0, i1, gradient, width, fields):  # type: ignore[no-untyped
 # ---- samples of a quadratic spline --------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+@njit(nogil=True, error_model="numpy", fastmath=_EXACT)
+def _weigh(d, before, at, after):  # type: ignore[no-untyped-def]
+    """A quadratic spline of three coefficients, d in [-0.5, 0.5] past the middle one's pixel.
+
+    Always the same operations: of frames that stand still, flow is to be 0 and not nearly so,
+    since 0 px lies between two codes.
+    """
+    lower, upper = _HALF - d, _HALF + d
+    return (
+        (_HALF * lower * lower) * before
+        + (_THREE_QUARTERS - d * d) * at
+        + (_HALF * upper * upper) * after
+    )
+
+
+@njit(nogil=True, error_model="numpy", fastmath=_EXACT)
+def _slope(d, before, at, after):  # type: ignore[no-untyped-def]
+    """Its derivative."""
+    return _HALF * (after - before) + d * ((before - at) + (after - at))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_EXACT)
 def spline_of(image, coefficients, at_pixels):  # type: ignore[no-untyped-def]
     """Image [h,w] -> `coefficients` [h+2,w+2] of a quadratic spline, which are the image with its
     edge around it, and the spline's values `at_pixels` [h,stride].
@@ -122,10 +145,12 @@ def spline_of(image, coefficients, at_pixels):  # type: ignore[no-untyped-def]
     for y in range(height):
         above, level, below = coefficients[y], coefficients[y + 1], coefficients[y + 2]
         for x in range(width):
-            left = _BESIDE * (above[x] + below[x]) + _THREE_QUARTERS * level[x]
-            middle = _BESIDE * (above[x + 1] + below[x + 1]) + _THREE_QUARTERS * level[x + 1]
-            right = _BESIDE * (above[x + 2] + below[x + 2]) + _THREE_QUARTERS * level[x + 2]
-            at_pixels[y, x] = _BESIDE * (left + right) + _THREE_QUARTERS * middle
+            at_pixels[y, x] = _weigh(
+                _ZERO,
+                _weigh(_ZERO, above[x], above[x + 1], above[x + 2]),
+                _weigh(_ZERO, level[x], level[x + 1], level[x + 2]),
+                _weigh(_ZERO, below[x], below[x + 1], below[x + 2]),
+            )
 
 
 @njit(cache=True, nogil=True)
@@ -176,7 +201,7 @@ def _gather(image, index, below, taps):  # type: ignore[no-untyped-def]
         left[x], middle[x], right[x] = image[at], image[at + _NEXT], image[at + _NEXT + _NEXT]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST, inline="never")
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_EXACT, inline="never")
 def _combine(i0, first, flow, taps, beyond, data):  # type: ignore[no-untyped-def]
     """Rows of taps and distances -> the data term of a row of pixels, the first at `first`."""
     (u, v), (image_x, image_y, rho, inverse) = flow, data
@@ -185,21 +210,16 @@ def _combine(i0, first, flow, taps, beyond, data):  # type: ignore[no-untyped-de
     left, middle, right = taps[3], taps[4], taps[5]
     bottom_left, bottom, bottom_right = taps[6], taps[7], taps[8]
     for x in range(len(i0)):
-        d = beyond_x[x]
-        before, after = _HALF * (_HALF - d) * (_HALF - d), _HALF * (_HALF + d) * (_HALF + d)
-        at = _THREE_QUARTERS - d * d
-        p, q, r = top_left[x], top[x], top_right[x]
-        above, above_x = before * p + at * q + after * r, _HALF * (r - p) + d * ((p - q) + (r - q))
-        p, q, r = left[x], middle[x], right[x]
-        level, level_x = before * p + at * q + after * r, _HALF * (r - p) + d * ((p - q) + (r - q))
-        p, q, r = bottom_left[x], bottom[x], bottom_right[x]
-        below, below_x = before * p + at * q + after * r, _HALF * (r - p) + d * ((p - q) + (r - q))
-        d = beyond_y[x]
-        before, after = _HALF * (_HALF - d) * (_HALF - d), _HALF * (_HALF + d) * (_HALF + d)
-        at = _THREE_QUARTERS - d * d
-        value = before * above + at * level + after * below
-        slope_x = (before * above_x + at * level_x + after * below_x) * inside[x]
-        slope_y = (_HALF * (below - above) + d * ((above - level) + (below - level))) * inside[x]
+        dx, dy = beyond_x[x], beyond_y[x]
+        above = _weigh(dx, top_left[x], top[x], top_right[x])
+        level = _weigh(dx, left[x], middle[x], right[x])
+        below = _weigh(dx, bottom_left[x], bottom[x], bottom_right[x])
+        above_x = _slope(dx, top_left[x], top[x], top_right[x])
+        level_x = _slope(dx, left[x], middle[x], right[x])
+        below_x = _slope(dx, bottom_left[x], bottom[x], bottom_right[x])
+        value = _weigh(dy, above, level, below)
+        slope_x = _weigh(dy, above_x, level_x, below_x) * inside[x]
+        slope_y = _slope(dy, above, level, below) * inside[x]
         i = first + np.uintp(x)
         image_x[i], image_y[i] = slope_x, slope_y
         rho[i] = value - (slope_x * u[i] + slope_y * v[i]) - i0[x]
