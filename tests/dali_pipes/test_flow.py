@@ -1,10 +1,12 @@
 """CPU flow against known motion, and the choice of a source."""
 
+import argparse
+
 import cv2
 import numpy as np
 import pytest
 
-from dali_pipes.flow import fast_flow, flow_size, resolve_flow, tvl1_flow
+from dali_pipes.flow import add_flow_argument, fast_flow, flow_size, resolve_flow, tvl1_flow
 from kernels.flow.code import decode
 
 
@@ -77,3 +79,12 @@ def test_impossible_choices_name_the_remedy(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         resolve_flow(choice, device, stored)
+
+
+def test_what_is_gone_names_its_successor(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_flow_argument(parser)
+    assert parser.parse_args([]).flow == "auto"
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--flow", "dis"])
+    assert "'dis' is no more; 'tvl1-fast' takes" in capsys.readouterr().err
