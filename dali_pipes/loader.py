@@ -19,7 +19,7 @@ from torch import Tensor
 from dali_pipes.batch import ClipBatch
 from dali_pipes.clips import ClipSpec, clip_at, clip_start, rank_slots
 from dali_pipes.decoding.video import BadVideo, printable
-from dali_pipes.flow import NO_FLOW, resolve_flow
+from dali_pipes.flow import GONE, NO_FLOW, resolve_flow
 from dali_pipes.pipelines.feed import Feed, decodes_on_gpu
 from dali_pipes.pipelines.fetch import Share
 from dali_pipes.pipelines.nvdec import DECODE_THREADS
@@ -235,6 +235,8 @@ class ClipLoader:
             for name in sorted({*here, *there})
             if here.get(name) != there.get(name)
         ]
+        if there.get("flow") in GONE:
+            raise ValueError(f"{GONE[there['flow']]}; begin a new run")
         if different:
             raise ValueError(
                 f"the state is of another stream of clips: {'; '.join(different)}; "

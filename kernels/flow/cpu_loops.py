@@ -31,12 +31,10 @@ _FAST = {"contract", "nsz", "reassoc", "arcp", "nnan", "ninf"}
 _EXACT = {"nsz", "nnan", "ninf"}
 
 
-def stride(width: int) -> int:
+@njit
+def stride(width):  # type: ignore[no-untyped-def]
     """Values from a row to the next: the width and at least one column of border."""
     return (width // _LANES + 1) * _LANES
-
-
-_row_length = njit(stride)
 
 
 def plane_size(height: int, width: int) -> int:
@@ -230,75 +228,59 @@ def _combine(i0, first, flow, taps, beyond, data):  # type: ignore[no-untyped-de
 # ---- minimisation around one linearisation ------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+# One function: of one that it called there would be two forms, compiled alone and within it, whose
+# results differ by rounding, and which of them ran would depend on what the cache held.
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 def minimise(fields, height, width, iterations, reach, theta, step, rest):  # type: ignore[no-untyped-def]
     """Up to `iterations` steps on flow and dual; whether the flow came to rest.
 
     It rests with the first step that changes it by no more than `rest`, a sum of squares in px^2.
     """
-    data = fields[I_X], fields[I_Y], fields[RHO], fields[INVERSE]
-    (u, v), (ux, uy, vx, vy) = (
-        (fields[U], fields[V]),
-        (fields[UX], fields[UY], fields[VX], fields[VY]),
-    )
-    row_length = np.uintp(_row_length(width))
+    image_x, image_y, rho, inverse = fields[I_X], fields[I_Y], fields[RHO], fields[INVERSE]
+    u, v = fields[U], fields[V]
+    ux, uy, vx, vy = fields[UX], fields[UY], fields[VX], fields[VY]
+    row_length, beside = np.uintp(stride(width)), np.uintp(width)
     begin, end = row_length, np.uintp(height + 1) * row_length
     for _ in range(iterations):
+        # The flow moves towards the data, along the gradient to where rho is 0 but no farther than
+        # `reach`, and along the divergence of the dual.
         change = np.float64(0)
-        for strip in range(begin, end, _STRIP * row_length):
-            strip_end = min(strip + np.uintp(_STRIP) * row_length, end)
-            change += _move(
-                strip, strip_end, row_length, data, (u, v), (ux, uy, vx, vy), reach, theta
-            )
-        for y in range(1, height + 1):
-            beside = np.uintp(y) * row_length + np.uintp(width)
-            u[beside], v[beside] = u[beside - _NEXT], v[beside - _NEXT]
-        for below in range(end, end + row_length):
-            u[below], v[below] = u[below - row_length], v[below - row_length]
-        _smooth(begin, end, row_length, (u, v), (ux, uy, vx, vy), step)
-        for y in range(1, height + 1):
-            beside = np.uintp(y) * row_length + np.uintp(width)
-            ux[beside] = uy[beside] = vx[beside] = vy[beside] = _ZERO
-            before = np.uintp(y + 1) * row_length - _NEXT  # left of the next row
-            ux[before] = vx[before] = _ZERO
+        for strip in range(begin, end, np.uintp(_STRIP) * row_length):
+            of_strip = _ZERO
+            for i in range(strip, min(strip + np.uintp(_STRIP) * row_length, end)):
+                off = rho[i] + (image_x[i] * u[i] + image_y[i] * v[i])
+                pull = min(max(-off * inverse[i], -reach), reach)
+                u_divergence = (ux[i] - ux[i - _NEXT]) + (uy[i] - uy[i - row_length])
+                v_divergence = (vx[i] - vx[i - _NEXT]) + (vy[i] - vy[i - row_length])
+                du = pull * image_x[i] + theta * u_divergence
+                dv = pull * image_y[i] + theta * v_divergence
+                u[i] += du
+                v[i] += dv
+                of_strip += du * du + dv * dv
+            change += of_strip
+        for row in range(begin, end, row_length):
+            last = row + beside - _NEXT
+            u[last + _NEXT], v[last + _NEXT] = u[last], v[last]
+        for i in range(end, end + row_length):
+            u[i], v[i] = u[i - row_length], v[i - row_length]
+        # The dual moves along the gradient of the flow, back to a length of 1 at most.
+        for i in range(begin, end):
+            u_dx, u_dy = u[i + _NEXT] - u[i], u[i + row_length] - u[i]
+            v_dx, v_dy = v[i + _NEXT] - v[i], v[i + row_length] - v[i]
+            u_scale = _ONE / (_ONE + step * np.sqrt(u_dx * u_dx + u_dy * u_dy))
+            v_scale = _ONE / (_ONE + step * np.sqrt(v_dx * v_dx + v_dy * v_dy))
+            ux[i] = (ux[i] + step * u_dx) * u_scale
+            uy[i] = (uy[i] + step * u_dy) * u_scale
+            vx[i] = (vx[i] + step * v_dx) * v_scale
+            vy[i] = (vy[i] + step * v_dy) * v_scale
+        for row in range(begin, end, row_length):
+            border = row + beside
+            ux[border] = uy[border] = vx[border] = vy[border] = _ZERO
+            border = row + row_length - _NEXT  # left of the next row
+            ux[border] = vx[border] = _ZERO
         if change <= rest:
             return True
     return False
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST, inline="never")
-def _move(begin, end, row_length, data, flow, dual, reach, theta):  # type: ignore[no-untyped-def]
-    """A step of the flow: towards the data and along the divergence of the dual; what it changes.
-
-    The data term pulls along the gradient, to where rho is 0 but no farther than `reach`.
-    """
-    image_x, image_y, rho, inverse = data
-    (u, v), (ux, uy, vx, vy) = flow, dual
-    change = _ZERO
-    for i in range(begin, end):
-        off = rho[i] + (image_x[i] * u[i] + image_y[i] * v[i])
-        pull = min(max(-off * inverse[i], -reach), reach)
-        du = pull * image_x[i] + theta * ((ux[i] - ux[i - _NEXT]) + (uy[i] - uy[i - row_length]))
-        dv = pull * image_y[i] + theta * ((vx[i] - vx[i - _NEXT]) + (vy[i] - vy[i - row_length]))
-        u[i] += du
-        v[i] += dv
-        change += du * du + dv * dv
-    return change
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST, inline="never")
-def _smooth(begin, end, row_length, flow, dual, step):  # type: ignore[no-untyped-def]
-    """A step of the dual: along the gradient of the flow, back to a length of 1 at most."""
-    (u, v), (ux, uy, vx, vy) = flow, dual
-    for i in range(begin, end):
-        u_dx, u_dy = u[i + _NEXT] - u[i], u[i + row_length] - u[i]
-        v_dx, v_dy = v[i + _NEXT] - v[i], v[i + row_length] - v[i]
-        u_scale = _ONE / (_ONE + step * np.sqrt(u_dx * u_dx + u_dy * u_dy))
-        v_scale = _ONE / (_ONE + step * np.sqrt(v_dx * v_dx + v_dy * v_dy))
-        ux[i] = (ux[i] + step * u_dx) * u_scale
-        uy[i] = (uy[i] + step * u_dy) * u_scale
-        vx[i] = (vx[i] + step * v_dx) * v_scale
-        vy[i] = (vy[i] + step * v_dy) * v_scale
 
 
 # ---- what a batch takes --------------------------------------------------------------------------

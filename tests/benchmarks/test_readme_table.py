@@ -20,7 +20,8 @@ RUN: dict[str, Any] = {
         {"section": "stage", "stage": "resize", "clips_per_s": 70, "iqr_percent": 3, "repeats": 5},
         {"section": "stage", "stage": "flow: NVIDIA's unit", "note": "not on this machine"},
         {"section": "peers", "loader": "plain", "clips_per_s": 7, "iqr_percent": 4}
-        | {"ratio": 2.1, "ratio_low": 1.9, "ratio_high": 2.3, "frames": "3 of 9 are others"},
+        | {"ratio": 2.1, "ratio_low": 1.9, "ratio_high": 2.3, "frames": "3 of 9 are others"}
+        | {"published_labels": 52.4},
         {"section": "growth", "what": "labels", "batch": 1, "clips_per_s": 1, "iqr_percent": 1},
     ],
 }
@@ -45,10 +46,10 @@ def test_only_what_stands_between_the_marks_is_rewritten(tmp_path: Path) -> None
             "some CPU, 2 cores, 24 GiB, load 0.5 at the end; 2026-01-02, commit abc, "
             "`python -m benchmarks`:",
             "",
-            "| | | clips/s | spread | ratio | frames |",
-            "|---|---|--:|--:|--:|---|",
-            "| peers | plain | 7 | 4 % | 2.1 (1.9–2.3) | 3 of 9 are others |",
-            "| stage | resize | 70 | 3 % |  |  |",
+            "| | | clips/s | spread | ratio | frames | published labels |",
+            "|---|---|--:|--:|--:|---|--:|",
+            "| peers | plain | 7 | 4 % | 2.1 (1.9–2.3) | 3 of 9 are others | 52.4 % |",
+            "| stage | resize | 70 | 3 % |  |  |  |",
             "<!-- /benchmark -->",
             "below",
         ]

@@ -69,5 +69,5 @@ def test_commands_end_with_that_line(
         assert error.startswith("train.py: Tesla T4 has compute capability 7.5")
         assert error.count("\n") == 1
     with pytest.raises(BadInput, match=TOO_OLD):
-        compute.flow_device("tvl1", "auto")
-    assert compute.flow_device("tvl1", "cpu")[0] == "cpu"
+        compute.tvl1_device("auto")
+    assert compute.tvl1_device("cpu")[0] == "cpu"

@@ -1,10 +1,14 @@
 """TV-L1 on the CPU and in CUDA run on the CPU: against OpenCV, known motion, and stored flow."""
 
 import multiprocessing
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -237,6 +241,25 @@ def test_motion_out_of_the_frame_has_no_gradient() -> None:
     assert 0.2 < outside.mean() < 0.8
     assert not data[:2, 0, outside].any()
     assert (data[:2, 0, ~outside] != 0).any(axis=0).all()
+
+
+def test_bits_do_not_depend_on_what_was_compiled_when(tmp_path: Path) -> None:
+    """Loops compiled in this process, and the same from the cache that it leaves."""
+    command = (
+        "import hashlib, numpy as np; from kernels.flow.cpu import tvl1_flow; "
+        "from kernels.flow.tvl1 import FAST, Tvl1; "
+        "images = np.random.default_rng(0).integers(0, 256, (3, 45, 70, 3), dtype=np.uint8); "
+        "flows = [tvl1_flow(images, settings).tobytes() for settings in (FAST, Tvl1(warps=1))]; "
+        "print(hashlib.sha256(b''.join(flows)).hexdigest())"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    run = partial(
+        subprocess.run, [sys.executable, "-c", command], env=environment, check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    compiled, cached = (run().stdout for _ in range(2))
+    assert compiled == cached
+    assert list(tmp_path.rglob("*.nbc"))
 
 
 # ---- of the kernels alone ---------------------------------------------------------------------

@@ -30,10 +30,27 @@ def samples(tmp_path: Path) -> Path:
     return path.parent
 
 
-def test_training_continues(samples: Path, tmp_path: Path) -> None:
+def flags_to_continue(samples: Path, tmp_path: Path, saved: Path) -> list[str]:
     folders = f"--model_save_dir {tmp_path / 'saved'} --log_dir {tmp_path / 'logs'}"
-    flags = f"--videos {samples} {FLAGS} {folders} --steps 3 --resume {OLD}"
-    assert train.main(flags.split()) == 0
+    return f"--videos {samples} {FLAGS} {folders} --steps 3 --resume {saved}".split()
+
+
+def test_flow_that_is_gone_is_named(
+    samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main(flags_to_continue(samples, tmp_path, OLD)) == 2
+    error = capsys.readouterr().err
+    assert "flow 'dis' is no more" in error
+    assert "begin a new run" in error
+    assert error.count("\n") == 1
+
+
+def test_training_continues(samples: Path, tmp_path: Path) -> None:
+    """As if its flow had been today's."""
+    state = checkpoint.load(OLD)
+    state["loader"]["stream"]["flow"] = "tvl1-fast"
+    torch.save(state, tmp_path / OLD.name)
+    assert train.main(flags_to_continue(samples, tmp_path, tmp_path / OLD.name)) == 0
     found = checkpoint.newest(tmp_path / "saved")
     assert found is not None
     old, new = checkpoint.load(OLD), found[1]
