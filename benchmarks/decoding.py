@@ -6,7 +6,6 @@ be the same both ways, or nothing is timed. A row is appended to benchmarks/resu
 """
 
 import argparse
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import timing
-from dali_pipes.decoding.video import BadVideo, decoded, probe, read_clip, resized, upright_rgb
+from dali_pipes.decoding.video import BadVideo, probe, read_by_counting, read_clip
 from dali_pipes.sources import VideoFiles
 
 FRAMES = 17
@@ -66,15 +65,7 @@ def as_workers(path: str, numbers: range) -> Clip:
 
 
 def by_counting(path: str, numbers: range) -> Clip:
-    from av.video.reformatter import VideoReformatter
-
-    reformatter, images = VideoReformatter(), []
-    for number, frame in enumerate(decoded(path)):
-        if number in numbers:
-            images.append(resized(upright_rgb(frame, reformatter), RESIZE))
-            if number == numbers[-1]:
-                return np.stack(images)
-    raise BadVideo(path, "decode", f"ends before frame {numbers[-1]}")
+    return read_by_counting(path, numbers, RESIZE)[0]
 
 
 def verify(path: str, clips: list[range]) -> None:
@@ -86,16 +77,9 @@ def verify(path: str, clips: list[range]) -> None:
 
 def measure(path: str, clips: list[range], rounds: int, folder: Path) -> Row:
     info = probe(path)
-    counting, seconds = (
-        sum(statistics.median(spent) for spent in zip(*turns, strict=True)) / len(clips)
-        for turns in zip(
-            *(
-                [timed(read, path, clips) for read in (by_counting, as_workers)]
-                for _ in range(rounds)
-            ),
-            strict=True,
-        )
-    )
+    ways = (by_counting, as_workers)
+    spent = np.array([[timed(read, path, clips) for read in ways] for _ in range(rounds)])
+    counting, seconds = np.median(spent, axis=0).mean(axis=1).tolist()  # of [rounds,ways,clips]
     return {
         "video": str(Path(path).relative_to(folder)),
         "codec": info.codec,

@@ -138,7 +138,7 @@ def read_clip(
         images = _read_needed(path, numbers, resize)
         if images is None and numbers[0] >= _SEEK_FROM:
             images = _read_by_time(path, numbers, resize)
-    return images or _read_by_counting(path, numbers, resize)
+    return images or read_by_counting(path, numbers, resize)
 
 
 def _read_needed(
@@ -155,9 +155,10 @@ def _read_needed(
     return images.result()
 
 
-def _read_by_counting(
+def read_by_counting(
     path: Path | str, numbers: Sequence[int], resize: tuple[int, int] | None
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """`read_clip` of any video, by decoding it from the first frame on: what is right."""
     images = _Images(path, len(numbers), resize)
     wanted = iter(numbers)
     number, count = next(wanted), 0
