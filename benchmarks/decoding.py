@@ -6,6 +6,7 @@ be the same both ways, or nothing is timed. A row is appended to benchmarks/resu
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -81,7 +82,7 @@ def measure(path: str, clips: list[range], rounds: int, folder: Path) -> Row:
     spent = np.array([[timed(read, path, clips) for read in ways] for _ in range(rounds)])
     counting, seconds = np.median(spent, axis=0).mean(axis=1).tolist()  # of [rounds,ways,clips]
     return {
-        "video": str(Path(path).relative_to(folder)),
+        "video": os.path.relpath(path, folder),
         "codec": info.codec,
         "frames": info.frames,
         "counting_seconds": timing.digits(counting),

@@ -23,8 +23,14 @@ def videos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_row_a_video(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--videos", str(videos), "--clips", "3", "--rounds", "1"]
+def test_a_row_a_video(
+    videos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(videos)
+    flags = ["--videos", f"../{videos.name}", "--clips", "3", "--rounds", "1"]
     decoding.main([*flags, "--results", str(tmp_path)])
     said = capsys.readouterr().out
     assert "short.mp4" in said
