@@ -3,9 +3,10 @@
 A class of the sample videos is a motion and nothing else, and the videos that judge share no kind
 of texture and no hue with those trained on: appearance alone cannot tell the classes apart. Each
 variant of pre-training, and the same network untrained, is judged on held-out videos by retrieval
-and by a linear probe. Every command is printed as it could be typed; what is done already is not
-done again. The table is written to OUT/evidence.md and OUT/evidence.png, and a row is appended to
-benchmarks/results/evidence.jsonl.
+and by a linear probe. Labels come from the published flow, TV-L1 stored in reels, or from
+tvl1-fast, computed from the videos while training. Every command is printed as it could be typed;
+what is done already is not done again. The table is written to OUT/evidence.md and
+OUT/evidence.png, and a row is appended to benchmarks/results/evidence.jsonl.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import timing
 from dali_pipes.prepare.samples import MOTIONS, SPLITS, write_samples
+from dali_pipes.sources.reels import Reels, are_reels
 from model.flags import Help, Parser, positive, whole
 from model.training import checkpoint
 
@@ -37,16 +39,27 @@ ROOT = Path(__file__).parents[1]
 HEIGHT = 120  # px, of the videos
 CLIP = ["--size", "32", "--resize", "36x48", "--stride", "3"]
 TRAINING = ["--bs", "32", "--wd", "5e-4", "--clips_per_video", "8", "--step_s", "1000"]
-CLASSES = ["--head", "classification"]
-VARIANTS: dict[str, list[str] | None] = {  # flags of the pre-training; None: there is none
-    "untrained": None,
-    "regression": ["--lr", "0.02"],
-    "classification": [*CLASSES, "--lr", "0.1"],
-    "classification, curriculum": [*CLASSES, "--lr", "0.1", "--curriculum", "0.5"],
-}
+REGRESSION = ["--head", "regression", "--lr", "0.02"]
+CLASSIFICATION = ["--head", "classification", "--lr", "0.1"]
 TASKS = {  # the figure of each that is shown
     "retrieval": "top-1",
     "linear-probe": "video accuracy",
+}
+
+
+@dataclass(frozen=True)
+class PreTraining:
+    flow: str  # tvl1, stored in reels | tvl1-fast, from videos
+    flags: list[str]
+
+
+VARIANTS: dict[str, PreTraining | None] = {
+    "untrained": None,
+    "regression": PreTraining("tvl1", REGRESSION),
+    "regression, tvl1-fast": PreTraining("tvl1-fast", REGRESSION),
+    "classification": PreTraining("tvl1", CLASSIFICATION),
+    "classification, tvl1-fast": PreTraining("tvl1-fast", CLASSIFICATION),
+    "classification, curriculum": PreTraining("tvl1", [*CLASSIFICATION, "--curriculum", "0.5"]),
 }
 
 
@@ -103,7 +116,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     # fmt: off
     parser.add_argument("--out", type=Path, default=Path("build/evidence"), metavar="DIR",
         help="videos, checkpoints, features and results; an interrupted run goes on here")
-    parser.add_argument("--seeds", type=whole(1), default=2, metavar="N",
+    parser.add_argument("--seeds", type=whole(1), default=3, metavar="N",
         help="times that everything is done, with other weights, clips and splits")
     parser.add_argument("--steps", type=whole(1), default=400, metavar="N",
         help="optimiser steps of each pre-training")
@@ -121,31 +134,28 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def commands(args: argparse.Namespace) -> Iterator[Command]:
-    """Everything to run, in order: stored TV-L1 flow first, as published, then every variant."""
-    layout = args.out / "layout"
-    prepare = ["python", "-m", "dali_pipes.prepare"]
+    """Everything to run, in order: reels with the published flow first, then every variant."""
+    videos, reels = str(args.out / "train"), str(args.out / "reels")
     yield Command(
-        [*prepare, "frames", str(args.out / "train"), "--out", str(layout)],
-        partial(has_videos, layout / "rgb", args.videos_per_class),
+        [
+            *("python", "-m", "dali_pipes.prepare", "reels", videos, "--out", reels),
+            *("--resize", CLIP[CLIP.index("--resize") + 1]),
+        ],
+        partial(has_videos, Path(reels), args.videos_per_class),
     )
-    yield Command(
-        [*prepare, "flow", str(layout)],
-        partial(has_videos, layout / "flow/u", args.videos_per_class),
-    )
-    data = ["--rgb_prefix", str(layout / "rgb")]
-    data += ["--flow_x_prefix", str(layout / "flow/u"), "--flow_y_prefix", str(layout / "flow/v")]
+    data = {"tvl1": ["--reels", reels], "tvl1-fast": ["--videos", videos, "--flow", "tvl1-fast"]}
     network = ["--model", args.model, "--width", f"{args.width:g}"]
     for seed in range(args.seeds):
-        for variant, flags in VARIANTS.items():
+        for variant, training in VARIANTS.items():
             place = folder(args.out, variant, seed)
             network_from = "random"
-            if flags is not None:
+            if training is not None:
                 models = place / "models"
                 network_from = str(models)
                 yield Command(
                     [
-                        *("python", "train.py", *data),
-                        *(*network, *CLIP, *TRAINING, *flags),
+                        *("python", "train.py", *data[training.flow]),
+                        *(*network, *CLIP, *TRAINING, *training.flags),
                         *("--steps", str(args.steps), "--seed", str(seed)),
                         *("--model_save_dir", network_from, "--log_dir", str(place / "log")),
                         "--resume",
@@ -164,10 +174,8 @@ def commands(args: argparse.Namespace) -> Iterator[Command]:
                 )
 
 
-def has_videos(folder: Path, videos_per_class: int) -> bool:
-    """Whether each video has a folder in it: with frames, that of a class, with flow, its own."""
-    found = {path.parent.name for path in folder.rglob("frame000001.jpg")}
-    return len(found) == videos_per_class * len(MOTIONS)
+def has_videos(reels: Path, videos_per_class: int) -> bool:
+    return are_reels(reels) and len(Reels.found(reels)) == videos_per_class * len(MOTIONS)
 
 
 def is_trained(models: Path, steps: int) -> bool:
@@ -181,7 +189,7 @@ def claim(args: argparse.Namespace) -> None:
     settings = {name: getattr(args, name) for name in names} | {"flags": [CLIP, TRAINING, VARIANTS]}
     kept = args.out / "settings.json"
     args.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(settings, indent=1)
+    text = json.dumps(settings, indent=1, default=vars)
     if kept.exists() and kept.read_text() != text:
         raise ValueError(
             f"{kept} is of other settings: choose another --out, or delete that folder"

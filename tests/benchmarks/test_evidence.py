@@ -14,13 +14,18 @@ TINY = ["--seeds", "1", "--steps", "1", "--width", "0.05", "--videos_per_class",
 def test_evidence_is_what_the_commands_found_and_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two variants, end to end; then again, when there is nothing left to do."""
-    monkeypatch.setattr(evidence, "VARIANTS", {"untrained": None, "regression": []})
+    """A variant of each flow, end to end; then again, when there is nothing left to do."""
+    variants = {
+        "untrained": None,
+        "from reels": evidence.PreTraining("tvl1", []),
+        "from videos": evidence.PreTraining("tvl1-fast", []),
+    }
+    monkeypatch.setattr(evidence, "VARIANTS", variants)
     out = tmp_path / "out"
     arguments = [*TINY, "--out", str(out), "--results", str(tmp_path)]
     assert evidence.main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "[1 of 7]" in printed
+    assert "[1 of 9]" in printed
     found = {
         (variant, task): json.loads((folder / task / "result.json").read_text())["result"][figure]
         for variant in evidence.VARIANTS
@@ -33,9 +38,11 @@ def test_evidence_is_what_the_commands_found_and_is_kept(
     } == {key: pytest.approx(100 * value, abs=0.06) for key, value in found.items()}
     assert (out / "evidence.md").read_text() in printed + "\n"
     assert (out / "evidence.png").stat().st_size > 5000
-    trained = evidence.checkpoint.newest(evidence.folder(out, "regression", 0) / "models")
-    assert trained is not None
-    assert trained[1]["args"]["size"] == 32  # the clips that the evidence speaks of
+    for variant, data in {"from reels": "reels", "from videos": "videos"}.items():
+        trained = evidence.checkpoint.newest(evidence.folder(out, variant, 0) / "models")
+        assert trained is not None
+        assert trained[1]["args"]["size"] == 32  # the clips that the evidence speaks of
+        assert trained[1]["args"][data] is not None
 
     files = {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}
     assert evidence.main(arguments) == 0
@@ -61,12 +68,14 @@ def test_a_failing_command_ends_the_evidence(
 def test_the_table_gives_mean_spread_and_ratio() -> None:
     rows = [
         {"variant": variant, "seed": seed, "retrieval": base + seed, "linear-probe": 2.0 * base}
-        for variant, base in zip(evidence.VARIANTS, (10.0, 20.0, 30.0, 40.0), strict=True)
+        for variant, base in zip(
+            evidence.VARIANTS, (10.0, 20.0, 25.0, 30.0, 35.0, 40.0), strict=True
+        )
         for seed in range(3)
     ]
     lines = evidence.table(rows, 3).splitlines()
     assert lines[2] == "| untrained | 11.0 ± 1.0 | 1.00 | 20.0 ± 0.0 | 1.00 |"
-    assert lines[4] == "| classification | 31.0 ± 1.0 | 2.82 | 60.0 ± 0.0 | 3.00 |"
+    assert lines[5] == "| classification | 31.0 ± 1.0 | 2.82 | 60.0 ± 0.0 | 3.00 |"
     assert "chance is 12.5 %" in lines[-1]
 
 
