@@ -194,11 +194,10 @@ def test_two_tasks_at_once_fill_one_cache_and_find_what_each_finds_alone(
     videos: Path, out: Path, tmp_path: Path
 ) -> None:
     tasks = ("retrieval", "scenes")
+    command = [sys.executable, "-m", "model.evaluate"]
+    network = ["--checkpoint", "random", "--width", "0.05", "--videos", str(videos)]
     started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "model.evaluate", task, "--checkpoint", "random", "--width"]
-            + ["0.05", "--videos", str(videos), "--out", str(tmp_path / task), *SMALL]
-        )
+        subprocess.Popen([*command, task, *network, "--out", str(tmp_path / task), *SMALL])
         for task in tasks
     ]
     assert [process.wait(120) for process in started] == [0, 0]
