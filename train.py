@@ -37,7 +37,8 @@ from model.training.learner import Learner, make_learner, train_step
 from model.training.options import parse, plain
 from model.training.precision import choose
 from model.training.report import Report, Step, new_run
-from model.training.resume import find_checkpoint
+from model.training.restore import generator_states
+from model.training.resume import find_checkpoint, run_of
 from model.training.signals import next_batch, stop_requests
 from model.training.validation import accuracy_and_chance, label_counts, once_each
 
@@ -123,7 +124,9 @@ def prepare(args: Namespace, ranks: Ranks) -> Run:
     step = saved["step"] if saved else 0
     clips = args.epoch_num * loader.clips_per_epoch
     total = args.steps or -(-clips // (args.bs * ranks.world_size))
-    name = saved["run"] if saved else ranks.share(ranks.first and new_run(args.log_dir, args.model))
+    name = run_of(path, args.model_save_dir) or ranks.share(
+        ranks.first and new_run(args.log_dir, args.model)
+    )
     names = [NAMES[column] for column in learner.net.heads.columns]
     run = Run(
         **vars(learner),
@@ -137,7 +140,10 @@ def prepare(args: Namespace, ranks: Ranks) -> Run:
         saved=path,
     )
     if saved:
-        run.restore(saved)
+        try:
+            run.restore(saved, path)
+        except ValueError as error:
+            raise Stop(error, 2) from error
     run.report.say(f"training {ranks.world_size} process(es) on {ranks.device} ({ranks.why})")
     run.report.say(f"network  {args.model}, width {args.width:g}, {learner.words}")
     run.report.say(loader.describe())
@@ -318,11 +324,11 @@ def picture(run: Run, batch: ClipBatch, predicted: Tensor) -> ndarray:
 
 def save(run: Run, position: dict[str, Any]) -> None:
     """Write a checkpoint with the loader's `position`, after the events of the steps before it."""
-    generators = run.ranks.gather(checkpoint.generator_states(run.ranks.device))
+    generators = run.ranks.gather(generator_states(run.ranks.device))
     if not run.ranks.first:
         return
     state = run.state() | {"loader": position, "generators": generators}
-    state |= {"step": run.step, "run": run.folder.name, "args": plain(run.args)}
+    state |= {"step": run.step, "args": plain(run.args)}
     try:
         run.report.flush()
         run.saved = checkpoint.save(run.folder, state, run.step, run.args.max_save_num)

@@ -229,7 +229,12 @@ class ClipLoader:
 
         Raises ValueError if that was a stream of other clips, and says what differs.
         """
-        here, there = self._stream(), state["stream"]
+        consumed = state.get("consumed") if isinstance(state, dict) else None
+        if type(consumed) is not int or not 0 <= consumed < 2**53:
+            raise ValueError(f"the loader's state has no place in a stream: consumed {consumed!r}")
+        here, there = self._stream(), state.get("stream")
+        if not isinstance(there, dict):
+            raise ValueError(f"the loader's state says of no stream what it is: {there!r:.40}")
         different = [
             f"{name} was {there.get(name)}, is {here.get(name)}"
             for name in sorted({*here, *there})
@@ -242,7 +247,7 @@ class ClipLoader:
                 f"the state is of another stream of clips: {'; '.join(different)}; "
                 "resume with the same data and arguments"
             )
-        self._jump(int(state["consumed"]))
+        self._jump(consumed)
 
     def close(self) -> None:
         """End the decoding workers. Iterating again starts new ones."""
