@@ -5,6 +5,7 @@ returns a placeholder of the same shapes, and the reason, by which the loader le
 """
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterable
@@ -172,7 +173,9 @@ class Fetch:
         parent = parent_process()
         if parent is not None:  # in a worker
             cv2.setNumThreads(1)  # workers are the parallelism
-            threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+            threading.Thread(
+                target=_end_with, args=(parent.sentinel, self.trace.folder), daemon=True
+            ).start()
             self.ready()
 
 
@@ -185,9 +188,10 @@ def _where_to_cut(clip: Clip) -> Arrays:
     )
 
 
-def _end_with(sentinel: int) -> None:
+def _end_with(sentinel: int, scratch: Path) -> None:
     """End this process when another does: a killed run must not leave its workers behind."""
     wait([sentinel])
+    shutil.rmtree(scratch, ignore_errors=True)
     os._exit(1)
 
 
