@@ -181,15 +181,22 @@ class ClipLoader:
         """The next batch of the stream, whatever the epoch.
 
         Raises LoaderStopped if decoding hangs or dies, NothingUsable if no clip of an epoch was
-        any good.
+        any good. After an interrupt the stream goes on where it was.
         """
+        try:
+            batch = self._next()
+        except BaseException:  # the pipeline may be a batch ahead: begin it anew, from here
+            self.close()
+            raise
+        self.consumed += self._global_batch
+        return batch
+
+    def _next(self) -> ClipBatch:
         slots = rank_slots(self.consumed, self.batch_size, self.rank, self.world_size)
         clips = [clip_at(slot, len(self.source), self.spec) for slot in slots]
         got = self._feed.next(Share(slots.start, slots.step), clips)
         if got.slots != list(slots):
             raise AssertionError(f"the pipeline gave slots {got.slots}, wanted {slots}")
-        self.consumed += self._global_batch
-
         for place, bad in sorted(got.bad.items()):
             self._skip(bad, slots[place])
         self._barren = 0 if got.good else self._barren + len(slots)

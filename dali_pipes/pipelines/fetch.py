@@ -6,6 +6,7 @@ returns a placeholder of the same shapes, and the reason, by which the loader le
 
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterable
@@ -173,6 +174,7 @@ class Fetch:
         parent = parent_process()
         if parent is not None:  # in a worker
             cv2.setNumThreads(1)  # workers are the parallelism
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever loads decides what Ctrl-C means
             threading.Thread(
                 target=_end_with, args=(parent.sentinel, self.trace.folder), daemon=True
             ).start()

@@ -108,6 +108,59 @@ def test_it_ends_at_once_and_leaves_nothing(
     assert "LoaderStopped" not in said
 
 
+INTERRUPTED = """
+from dali_pipes import ClipLoader
+from dali_pipes.sources import Synthetic
+
+arguments = dict(batch_size=2, device="cpu", resize=(32, 40), size=24)
+loader = ClipLoader(Synthetic.make(8, size=(48, 64)), num_workers=WORKERS, **arguments)
+taken, interrupts = [], 0
+print("ready", flush=True)
+while interrupts < 5 or len(taken) < 12:
+    try:
+        while interrupts < 5 or len(taken) < 12:
+            batch = loader.next_batch()
+            taken.append((batch.video.tolist(), batch.start.tolist(), int(batch.labels.sum())))
+    except KeyboardInterrupt:
+        interrupts += 1
+        print("interrupted", flush=True)
+loader.close()
+again = ClipLoader(Synthetic.make(8, size=(48, 64)), num_workers=0, **arguments)
+for n, one in enumerate(taken):
+    batch = again.next_batch()
+    assert one == (batch.video.tolist(), batch.start.tolist(), int(batch.labels.sum())), n
+print(len(taken), loader.consumed == again.consumed, flush=True)
+"""
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.battery), 2])
+def test_after_an_interrupt_the_stream_goes_on_with_the_right_clip(
+    workers: int, tmp_path: Path
+) -> None:
+    """As in a notebook, whose workers are interrupted with it."""
+    script = tmp_path / "script.py"
+    script.write_text(INTERRUPTED.replace("WORKERS", str(workers)))
+    root = Path(__file__).parents[3]
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    for n in range(5):
+        time.sleep(1 + 0.37 * n)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.readline() == "interrupted\n"
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    count, equal = said.split()
+    assert int(count) >= 12
+    assert equal == "True"
+
+
 def remains(pids: list[int], scratch: Path, shared: set[str]) -> list[str]:
     """What is left of a process: workers, files, shared memory."""
     workers = [str(pid) for pid in pids if alive(pid)]
