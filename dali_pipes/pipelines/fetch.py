@@ -137,7 +137,11 @@ class Fetch:
             path, stamp = self.source.paths[item], self.source.stamp(item)
             row = self._open_index().row(path)
             if row is None or row.stamp != stamp or not row.serves(self.for_gpu):
-                row = probe(self.source, item, stamp, self.for_gpu)
+                try:
+                    row = probe(self.source, item, stamp, self.for_gpu)
+                except BadVideo as error:
+                    self.known.bad[item] = error
+                    raise
                 self._write(row)
             self.known.learn(item, row)
             return self._counts(item)
@@ -149,7 +153,7 @@ class Fetch:
         self.known.decoded[item] = decoded
         self._write()
         row = self._open_index().row(self.source.paths[item])
-        if row is not None and row.info is not None and row.info.frames == frames:
+        if row is not None and row.info.frames == frames:
             self._write(replace(row, decoded=decoded))
             self._write()
 
