@@ -21,7 +21,7 @@ from dali_pipes.prepare.work import (
     worker_count,
 )
 from dali_pipes.sources import FrameFolders, VideoFiles
-from dali_pipes.sources.videos import VIDEO_SUFFIXES
+from dali_pipes.sources.suffixes import is_video_name
 
 CLIP_LEN = 16  # frames
 EVERY = 16  # frames from one listed start to the next
@@ -168,8 +168,7 @@ def _names(paths: Sequence[str], root: Path) -> dict[str, str]:
 
 
 def _without_suffix(name: str) -> str:
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in VIDEO_SUFFIXES else name
+    return os.path.splitext(name)[0] if is_video_name(name) else name
 
 
 def read_split(files: Sequence[Path], subset: str) -> set[str]:
