@@ -25,7 +25,7 @@ from dali_pipes.pipelines.fetch import Share
 from dali_pipes.pipelines.nvdec import DECODE_THREADS
 from dali_pipes.sources import Reels, Source, VideoFiles, open_source
 from dali_pipes.sources.index import UNKNOWN, Index, survey
-from dali_pipes.sources.lists import NO_START
+from dali_pipes.sources.lists import FORMS, NO_START
 from kernels.gpu import check_gpu
 from kernels.labels import clip_labels
 from kernels.labels.schema import LABELS, Rule
@@ -315,6 +315,11 @@ class ClipLoader:
         known, starts = self._known, self.source.starts
         count = np.where(known.decoded == UNKNOWN, known.frames, known.decoded)
         need = np.where(starts == NO_START, 0, starts) + self.spec.needs
+        if len(starts) > 1 and np.all((starts != NO_START) & (starts + 1 >= count) & (count > 0)):
+            raise ValueError(
+                f"{self.source.name}: every start frame is at or past its video's end: are they "
+                f"numbers of frames (as in TSN's lists)? {FORMS}"
+            )
         for item in np.flatnonzero((count != UNKNOWN) & (count < need)).tolist():
             listed = None if starts[item] == NO_START else int(starts[item])
             try:

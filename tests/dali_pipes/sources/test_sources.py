@@ -74,10 +74,10 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
         ("c/v 120 7\r\n", 119, 7),
         ("\ufeffc/v 2 0\n\n\n", 1, 0),
         ("c/v\n", NO_START, -1),
-        ("c/v 5\n", 4, -1),  # one folder only: a start frame
-        ("c/v 1\nc/w 9\nd/x 1\n", 0, -1),
+        ("c/v 5\nc/v 21\nd/x 5\n", 4, -1),  # a video has several: start frames
         ("c/v 3\nc/w 3\nd/x 4\n", NO_START, 3),  # one number a folder: classes
         ("c/two words 3 1\n", 2, 1),
+        ("c/v 0\nc/w 0\nd/x 1\n", NO_START, 0),  # classes from 0
     ],
 )
 def test_list_format(tmp_path: Path, text: str, start: int, class_id: int) -> None:
@@ -93,7 +93,17 @@ def test_list_format(tmp_path: Path, text: str, start: int, class_id: int) -> No
     [
         (b"", "is empty"),
         (b"c/v 1 0\nc/w 0 0\n", "line 2: start frames count from 1"),
-        (b"c/v 1 0\nc/w 1\n", "line 2: has no class"),
+        (b"c/v 1 0\nc/w\n", "line 2: has no class"),
+        (b"c/v 1 0\nc/w 1\n", "line 2: is 1 a start frame or a class"),
+        (b"c/v 5\n", "line 1: is 5 a start frame or a class"),
+        (b"a.mp4 3\nb.mp4 7\nd.mp4 12\ne.mp4 30\n", "line 1: .*start frame or a class"),
+        (b"c/v 3\nc/w 3\nc/x 3\n", "line 1: is 3 a start frame or a class"),  # UCF, one class
+        (b"c/v 3\nd/w 7\n", "line 1: is 3 a start frame or a class"),
+        (b"c/v.mp4,3\nd/w.mp4,4\n", "csv.*for example"),
+        (b"c/v.mp4, 3\nd/w.mp4, 4\n", "csv.*for example"),
+        (b"c/v.mp4;3\n", "csv.*for example"),
+        (b"label,youtube_id,time_start,time_end,split\nplaying guitar,x,1,11,train\n", "csv"),
+        (b"c\\v.mp4 1 0\nd\\w.mp4 1 1\n", r"has \\ between folder and file"),
         (b"\0\0\1\2", "is no text file"),
         (b"../v 1 0\n", r"line 1: \.\./v is not inside"),
         (b"c/v 1 0\n/etc/passwd 1 0\n", "line 2: /etc/passwd is not inside"),
