@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decoding.jpeg import count_images, image_name, read_image
+from dali_pipes.decoding.jpeg import PUBLISHED, count_images, image_name, read_image
 from dali_pipes.decoding.video import BadVideo
 from dali_pipes.flow import fitted
 from dali_pipes.prepare.compute import (
@@ -33,6 +33,7 @@ from dali_pipes.prepare.images import QUALITY, jpeg
 from dali_pipes.prepare.list_clips import Listed
 from dali_pipes.prepare.store import claim, discard, publish, write_whole
 from dali_pipes.prepare.work import (
+    BadInput,
     Ranks,
     add_workers_argument,
     bad_input,
@@ -87,6 +88,11 @@ def main(args: argparse.Namespace) -> int:
     rgb, flow, parts = args.out / "rgb", args.out / "flow", args.out / ".flow.part"
     with bad_input():
         source = FrameFolders.found(rgb)
+    if source.namings[0] != PUBLISHED:
+        raise BadInput(
+            f"{rgb}: its images are called {source.namings[0](1)}, ...; flow is made for "
+            f"{image_name(1)}, ...: rename them, or use `prepare reels --from-frames {rgb}`"
+        )
     names = [os.path.relpath(path, rgb) for path in source.paths]
     check_names(names, source.paths)
     device, what = tvl1_device(args.device)

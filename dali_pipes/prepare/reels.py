@@ -53,7 +53,6 @@ from dali_pipes.prepare.work import (
     worker_count,
 )
 from dali_pipes.sources import FrameFolders, Source, VideoFiles
-from dali_pipes.sources.frames import read_numbered
 from dali_pipes.sources.reels import FORMAT, MANIFEST
 
 PARTS = ".parts"  # folder of the videos under way
@@ -250,7 +249,7 @@ def _images(source: Source) -> Iterator[Picture]:
     (path,) = source.paths
     if isinstance(source, FrameFolders):
         numbers = range(source.probe(0).frames)
-        return (read_numbered(path, number, read_image) for number in numbers)
+        return (source.image(0, number, read_image) for number in numbers)
     return decoded_rgb(path)
 
 
@@ -263,12 +262,11 @@ def _steps(source: Source, images: Iterator[Picture], recipe: Recipe) -> Iterato
 def _with_stored_flow(
     source: FrameFolders, images: Iterator[Picture], recipe: Recipe
 ) -> Iterator[Step]:
-    _, *sides = source.folders(0)
     last = source.probe(0).frames - 1
     for number, image in enumerate(images):
         field = None
         if number < last:
-            both = (read_numbered(side, number, read_image)[..., 0] for side in sides)
+            both = (source.image(0, number, read_image, side)[..., 0] for side in (1, 2))
             field = np.stack([resized(part, recipe.resize) for part in both], axis=-1)
         yield resized(image, recipe.resize), field
 
