@@ -14,6 +14,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from dali_pipes import ClipBatch, ClipLoader
 from dali_pipes.decoding.video import BadVideo
 from dali_pipes.flow import add_flow_argument
 from dali_pipes.loader import NothingUsable
+from dali_pipes.lock import locked
 from dali_pipes.pipelines.running import LoaderStopped
 from dali_pipes.sources import open_source, split
 from kernels.labels.difficulty import motion_confidence
@@ -90,10 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(add_flow_argument, argv)
     who = "train.py"
     try:
-        with joined(args.device) as ranks, stop_requests() as stop:
+        with joined(args.device) as ranks, stop_requests() as stop, ExitStack() as held:
             if ranks.world_size > 1:
                 who = f"train.py, rank {ranks.rank}"
-            train(prepare(args, ranks), stop)
+            train(prepare(args, ranks, held), stop)
     except (Stop, NothingUsable, NoDevice, LoaderStopped, OSError) as error:
         print(f"{who}: {error}", file=sys.stderr)
         if isinstance(error, Stop):
@@ -105,8 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def prepare(args: Namespace, ranks: Ranks) -> Run:
-    """Device, loader, model, loss, and the state to resume. Raises Stop where these cannot be."""
+def prepare(args: Namespace, ranks: Ranks, held: ExitStack) -> Run:
+    """Device, loader, model, loss, and the state to resume. Raises Stop where these cannot be.
+
+    `held` keeps the run's folder for this run alone.
+    """
     torch.backends.cudnn.benchmark = True
     skips: list[dict[str, Any]] = []
     try:
@@ -125,8 +130,9 @@ def prepare(args: Namespace, ranks: Ranks) -> Run:
     clips = args.epoch_num * loader.clips_per_epoch
     total = args.steps or -(-clips // (args.bs * ranks.world_size))
     name = run_of(path, args.model_save_dir) or ranks.share(
-        ranks.first and new_run(args.log_dir, args.model)
+        ranks.first and new_run(args.log_dir, args.model_save_dir, args.model)
     )
+    own(args.model_save_dir / name, ranks, held)
     names = [NAMES[column] for column in learner.net.heads.columns]
     run = Run(
         **vars(learner),
@@ -148,6 +154,18 @@ def prepare(args: Namespace, ranks: Ranks) -> Run:
     run.report.say(f"network  {args.model}, width {args.width:g}, {learner.words}")
     run.report.say(loader.describe())
     return run
+
+
+def own(folder: Path, ranks: Ranks, held: ExitStack) -> None:
+    """Keep others from going on with the same run. Raises Stop, on all processes, if one does."""
+    taken = None
+    if ranks.first:
+        try:
+            held.enter_context(locked(folder / ".lock", "training"))
+        except (ValueError, OSError) as error:
+            taken = str(error)
+    if taken := ranks.share(taken):
+        raise Stop(taken, 2)
 
 
 def make_loaders(

@@ -7,6 +7,7 @@ import argparse
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from dali_pipes.decoding.jpeg import PUBLISHED, count_images, image_name, read_image
 from dali_pipes.decoding.video import BadVideo
 from dali_pipes.flow import fitted
+from dali_pipes.lock import locked
 from dali_pipes.prepare.compute import (
     PAIRS_AT_ONCE,
     add_device_argument,
@@ -82,6 +84,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    with ExitStack() as held:
+        return _main(args, held)
+
+
+def _main(args: argparse.Namespace, held: ExitStack) -> int:
     place = ranks()
     workers = worker_count(args.workers, place)
     check_clip_frames(args.clip_frames)
@@ -102,7 +109,13 @@ def main(args: argparse.Namespace) -> int:
         "clip_frames": args.clip_frames,
         "jpeg_quality": QUALITY,
     }
-    claim(args.out / "flow.json", flow, settings)
+
+    def begin() -> None:
+        claim(args.out / "flow.json", flow, settings)
+        with bad_input():
+            held.enter_context(locked(args.out / ".flow.lock", "`prepare flow`"))
+
+    place.first(begin)
     videos = []
     for path, class_id, name in zip(source.paths, source.class_ids.tolist(), names, strict=True):
         u, v = (Path(side, os.path.basename(name)) for side in "uv")

@@ -7,7 +7,7 @@ other, in tar shards of about 1 GiB (docs/reels.md). The same command continues 
 import argparse
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from dali_pipes.decoding.jpeg import read_image
 from dali_pipes.decoding.reel import Header, stacked
 from dali_pipes.decoding.video import BadVideo, decoded_rgb, frame_rate, printable, resized
 from dali_pipes.flow import COMPUTED, MEANING, add_flow_argument, fast_flow, fitted
+from dali_pipes.lock import locked
 from dali_pipes.prepare.compute import (
     PAIRS_AT_ONCE,
     add_device_argument,
@@ -35,7 +36,6 @@ from dali_pipes.prepare.shards import (
     Made,
     ShardWriter,
     finish,
-    locked,
     member_name,
     read_done,
     recover,
@@ -114,7 +114,7 @@ def main(args: argparse.Namespace) -> int:
     _check_members(names, source.paths)
     recipe, what = _recipe(args, source)
     with ExitStack() as held:
-        done = _agreed(place, partial(_begin, args.out, source, recipe, held))
+        done = place.first(partial(_begin, args.out, source, recipe, held))
         share = place.share(range(len(names)))
         todo = [Job(source.subset([n]), names[n]) for n in share if names[n] not in done]
         if place.rank == 0:
@@ -201,27 +201,13 @@ def _begin(out: Path, source: Source, recipe: Recipe, held: ExitStack) -> set[st
         "made_with": {name: version(name) for name in packages},
     }
     claim(out / MANIFEST, out, settings, notes)
-    held.enter_context(locked(out))
+    with bad_input():
+        held.enter_context(locked(out / ".lock", "`prepare reels`"))
     shutil.rmtree(recipe.parts, ignore_errors=True)
     recipe.parts.mkdir()
     done = read_done(out)
     recover(out, done)
     return set(done)
-
-
-def _agreed(place: Ranks, begin: Callable[[], set[str]]) -> set[str]:
-    """What the first rank finds, on every rank, or why it cannot begin."""
-    found: set[str] | BadInput | None = None
-    if place.rank == 0:
-        try:
-            found = begin()
-        except BadInput as error:
-            found = error
-    first = place.meet(found)[0]
-    if isinstance(first, BadInput):
-        raise first
-    assert first is not None
-    return first
 
 
 def make_reel(job: Job, recipe: Recipe) -> tuple[Header, Path]:
