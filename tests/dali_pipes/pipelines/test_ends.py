@@ -47,17 +47,17 @@ ENDS = {
 }
 QUICK = [
     ("exception", 1, True),
-    ("falls off the end", 1, False),
     ("Ctrl-C", 1, False),
     ("kill -9", 2, False),
 ]
 ALL = [(end, workers, waits) for end in ENDS for workers in (0, 1, 2) for waits in (False, True)]
 SECONDS = 5
+BATTERY = pytest.mark.battery
 
 
 @pytest.mark.parametrize(
     ("end", "workers", "waits"),
-    QUICK + [pytest.param(*case, marks=pytest.mark.battery) for case in ALL if case not in QUICK],
+    QUICK + [pytest.param(*case, marks=BATTERY) for case in ALL if case not in QUICK],
 )
 def test_it_ends_at_once_and_leaves_nothing(
     end: str, workers: int, waits: bool, tmp_path: Path
@@ -116,9 +116,9 @@ arguments = dict(batch_size=2, device="cpu", resize=(32, 40), size=24)
 loader = ClipLoader(Synthetic.make(8, size=(48, 64)), num_workers=WORKERS, **arguments)
 taken, interrupts = [], 0
 print("ready", flush=True)
-while interrupts < 5 or len(taken) < 12:
+while interrupts < INTERRUPTS or len(taken) < 12:
     try:
-        while interrupts < 5 or len(taken) < 12:
+        while interrupts < INTERRUPTS or len(taken) < 12:
             batch = loader.next_batch()
             taken.append((batch.video.tolist(), batch.start.tolist(), int(batch.labels.sum())))
     except KeyboardInterrupt:
@@ -133,13 +133,18 @@ print(len(taken), loader.consumed == again.consumed, flush=True)
 """
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.battery), 2])
+@pytest.mark.parametrize(
+    ("workers", "interrupts"),
+    [(2, 2), *(pytest.param(workers, 5, marks=BATTERY) for workers in (0, 1, 2))],
+)
 def test_after_an_interrupt_the_stream_goes_on_with_the_right_clip(
-    workers: int, tmp_path: Path
+    workers: int, interrupts: int, tmp_path: Path
 ) -> None:
     """As in a notebook, whose workers are interrupted with it."""
     script = tmp_path / "script.py"
-    script.write_text(INTERRUPTED.replace("WORKERS", str(workers)))
+    script.write_text(
+        INTERRUPTED.replace("WORKERS", str(workers)).replace("INTERRUPTS", str(interrupts))
+    )
     root = Path(__file__).parents[3]
     process = subprocess.Popen(
         [sys.executable, str(script)],
@@ -150,7 +155,7 @@ def test_after_an_interrupt_the_stream_goes_on_with_the_right_clip(
     )
     assert process.stdout is not None
     process.stdout.readline()
-    for n in range(5):
+    for n in range(interrupts):
         time.sleep(1 + 0.37 * n)
         os.killpg(process.pid, signal.SIGINT)
         assert process.stdout.readline() == "interrupted\n"
