@@ -14,6 +14,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from dali_pipes import ClipBatch, ClipLoader
 from dali_pipes.decoding.video import BadVideo
 from dali_pipes.flow import add_flow_argument
 from dali_pipes.loader import NothingUsable
+from dali_pipes.lock import locked
 from dali_pipes.pipelines.running import LoaderStopped
 from dali_pipes.sources import open_source, split
 from kernels.labels.difficulty import motion_confidence
@@ -37,7 +39,8 @@ from model.training.learner import Learner, make_learner, train_step
 from model.training.options import parse, plain
 from model.training.precision import choose
 from model.training.report import Report, Step, new_run
-from model.training.resume import find_checkpoint
+from model.training.restore import generator_states
+from model.training.resume import find_checkpoint, run_of
 from model.training.signals import next_batch, stop_requests
 from model.training.validation import accuracy_and_chance, label_counts, once_each
 
@@ -89,10 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(add_flow_argument, argv)
     who = "train.py"
     try:
-        with joined(args.device) as ranks, stop_requests() as stop:
+        with joined(args.device) as ranks, stop_requests() as stop, ExitStack() as held:
             if ranks.world_size > 1:
                 who = f"train.py, rank {ranks.rank}"
-            train(prepare(args, ranks), stop)
+            train(prepare(args, ranks, held), stop)
     except (Stop, NothingUsable, NoDevice, LoaderStopped, OSError) as error:
         print(f"{who}: {error}", file=sys.stderr)
         if isinstance(error, Stop):
@@ -104,8 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def prepare(args: Namespace, ranks: Ranks) -> Run:
-    """Device, loader, model, loss, and the state to resume. Raises Stop where these cannot be."""
+def prepare(args: Namespace, ranks: Ranks, held: ExitStack) -> Run:
+    """Device, loader, model, loss, and the state to resume. Raises Stop where these cannot be.
+
+    `held` keeps the run's folder for this run alone.
+    """
     torch.backends.cudnn.benchmark = True
     skips: list[dict[str, Any]] = []
     try:
@@ -123,7 +129,10 @@ def prepare(args: Namespace, ranks: Ranks) -> Run:
     step = saved["step"] if saved else 0
     clips = args.epoch_num * loader.clips_per_epoch
     total = args.steps or -(-clips // (args.bs * ranks.world_size))
-    name = saved["run"] if saved else ranks.share(ranks.first and new_run(args.log_dir, args.model))
+    name = run_of(path, args.model_save_dir) or ranks.share(
+        ranks.first and new_run(args.log_dir, args.model_save_dir, args.model)
+    )
+    own(args.model_save_dir / name, ranks, held)
     names = [NAMES[column] for column in learner.net.heads.columns]
     run = Run(
         **vars(learner),
@@ -137,11 +146,26 @@ def prepare(args: Namespace, ranks: Ranks) -> Run:
         saved=path,
     )
     if saved:
-        run.restore(saved)
+        try:
+            run.restore(saved, path)
+        except ValueError as error:
+            raise Stop(error, 2) from error
     run.report.say(f"training {ranks.world_size} process(es) on {ranks.device} ({ranks.why})")
     run.report.say(f"network  {args.model}, width {args.width:g}, {learner.words}")
     run.report.say(loader.describe())
     return run
+
+
+def own(folder: Path, ranks: Ranks, held: ExitStack) -> None:
+    """Keep others from going on with the same run. Raises Stop, on all processes, if one does."""
+    taken = None
+    if ranks.first:
+        try:
+            held.enter_context(locked(folder / ".lock", "training"))
+        except (ValueError, OSError) as error:
+            taken = str(error)
+    if taken := ranks.share(taken):
+        raise Stop(taken, 2)
 
 
 def make_loaders(
@@ -318,11 +342,11 @@ def picture(run: Run, batch: ClipBatch, predicted: Tensor) -> ndarray:
 
 def save(run: Run, position: dict[str, Any]) -> None:
     """Write a checkpoint with the loader's `position`, after the events of the steps before it."""
-    generators = run.ranks.gather(checkpoint.generator_states(run.ranks.device))
+    generators = run.ranks.gather(generator_states(run.ranks.device))
     if not run.ranks.first:
         return
     state = run.state() | {"loader": position, "generators": generators}
-    state |= {"step": run.step, "run": run.folder.name, "args": plain(run.args)}
+    state |= {"step": run.step, "args": plain(run.args)}
     try:
         run.report.flush()
         run.saved = checkpoint.save(run.folder, state, run.step, run.args.max_save_num)

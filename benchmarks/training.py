@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
@@ -56,8 +56,8 @@ def running(arguments: list[str]) -> Iterator[train.Run]:
     with tempfile.TemporaryDirectory() as scratch:
         folders = ["--log_dir", f"{scratch}/log", "--model_save_dir", f"{scratch}/models"]
         args = parse(add_flow_argument, [*arguments, *folders])
-        with joined(args.device) as ranks:
-            run = train.prepare(args, ranks)
+        with joined(args.device) as ranks, ExitStack() as held:
+            run = train.prepare(args, ranks, held)
             run.parallel.train()
             try:
                 yield run

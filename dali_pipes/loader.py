@@ -25,7 +25,7 @@ from dali_pipes.pipelines.fetch import Share
 from dali_pipes.pipelines.nvdec import DECODE_THREADS
 from dali_pipes.sources import Reels, Source, VideoFiles, open_source
 from dali_pipes.sources.index import UNKNOWN, Index, survey
-from dali_pipes.sources.lists import NO_START
+from dali_pipes.sources.lists import FORMS, NO_START
 from kernels.gpu import check_gpu
 from kernels.labels import clip_labels
 from kernels.labels.schema import LABELS, Rule
@@ -181,15 +181,22 @@ class ClipLoader:
         """The next batch of the stream, whatever the epoch.
 
         Raises LoaderStopped if decoding hangs or dies, NothingUsable if no clip of an epoch was
-        any good.
+        any good. After an interrupt the stream goes on where it was.
         """
+        try:
+            batch = self._next()
+        except BaseException:  # the pipeline may be a batch ahead: begin it anew, from here
+            self.close()
+            raise
+        self.consumed += self._global_batch
+        return batch
+
+    def _next(self) -> ClipBatch:
         slots = rank_slots(self.consumed, self.batch_size, self.rank, self.world_size)
         clips = [clip_at(slot, len(self.source), self.spec) for slot in slots]
         got = self._feed.next(Share(slots.start, slots.step), clips)
         if got.slots != list(slots):
             raise AssertionError(f"the pipeline gave slots {got.slots}, wanted {slots}")
-        self.consumed += self._global_batch
-
         for place, bad in sorted(got.bad.items()):
             self._skip(bad, slots[place])
         self._barren = 0 if got.good else self._barren + len(slots)
@@ -229,7 +236,12 @@ class ClipLoader:
 
         Raises ValueError if that was a stream of other clips, and says what differs.
         """
-        here, there = self._stream(), state["stream"]
+        consumed = state.get("consumed") if isinstance(state, dict) else None
+        if type(consumed) is not int or not 0 <= consumed < 2**53:
+            raise ValueError(f"the loader's state has no place in a stream: consumed {consumed!r}")
+        here, there = self._stream(), state.get("stream")
+        if not isinstance(there, dict):
+            raise ValueError(f"the loader's state says of no stream what it is: {there!r:.40}")
         different = [
             f"{name} was {there.get(name)}, is {here.get(name)}"
             for name in sorted({*here, *there})
@@ -242,7 +254,7 @@ class ClipLoader:
                 f"the state is of another stream of clips: {'; '.join(different)}; "
                 "resume with the same data and arguments"
             )
-        self._jump(int(state["consumed"]))
+        self._jump(consumed)
 
     def close(self) -> None:
         """End the decoding workers. Iterating again starts new ones."""
@@ -303,6 +315,11 @@ class ClipLoader:
         known, starts = self._known, self.source.starts
         count = np.where(known.decoded == UNKNOWN, known.frames, known.decoded)
         need = np.where(starts == NO_START, 0, starts) + self.spec.needs
+        if len(starts) > 1 and np.all((starts != NO_START) & (starts + 1 >= count) & (count > 0)):
+            raise ValueError(
+                f"{self.source.name}: every start frame is at or past its video's end: are they "
+                f"numbers of frames (as in TSN's lists)? {FORMS}"
+            )
         for item in np.flatnonzero((count != UNKNOWN) & (count < need)).tolist():
             listed = None if starts[item] == NO_START else int(starts[item])
             try:

@@ -1,4 +1,4 @@
-"""The images of the published layout: frame000001.jpg, frame000002.jpg, ...
+"""Numbered JPEG images: frame000001.jpg, frame000002.jpg, ... of the published layout, or others.
 
 Image decoders fill what is missing of a damaged JPEG with grey and say nothing; here a file is
 examined before it is believed.
@@ -6,28 +6,79 @@ examined before it is believed.
 
 import os
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
 from typing import cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dali_pipes.decoding.video import BadVideo
+
+_NUMBERED = re.compile(r"(.*?)(\d+)(\.jpe?g)", re.IGNORECASE | re.DOTALL)
 _MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)  # begins with one byte: found quickly
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _ALONE = frozenset([0x01, *range(0xD0, 0xD8)])  # markers without a segment; RST0-7 within a scan
 
 
+@dataclass(frozen=True)
+class Naming:
+    """How numbered images are called; they count from 1."""
+
+    prefix: str = "frame"
+    digits: int = 6
+    suffix: str = ".jpg"
+
+    def __call__(self, number: int) -> str:
+        return f"{self.prefix}{number:0{self.digits}d}{self.suffix}"
+
+
+PUBLISHED = Naming()
+
+
 def image_name(number: int) -> str:
-    """File name of a frame or flow image, counted from 1."""
-    return f"frame{number:06d}.jpg"
+    """File name of a frame or flow image in the published layout, counted from 1."""
+    return PUBLISHED(number)
 
 
-def count_images(folder: str) -> int:
-    """How many images frame000001.jpg, frame000002.jpg, ... a folder holds without a gap."""
+def naming_of(names: Iterable[str]) -> Naming | None:
+    """How the images among a folder's files are called; None: there are none.
+
+    Raises ValueError if that is not certain.
+    """
+    images = sorted(name for name in names if name.lower().endswith((".jpg", ".jpeg")))
+    if not images:
+        return None
+    found = dict[Naming, str]()
+    for name in images:
+        if numbered := _NUMBERED.fullmatch(name):
+            prefix, digits, suffix = numbered.groups()
+            found.setdefault(Naming(prefix, len(digits), suffix), name)
+    if PUBLISHED in found:
+        return PUBLISHED
+    if len(found) != 1:
+        kinds = ", ".join(islice(found.values(), 3)) or images[0]
+        raise ValueError(
+            f"cannot tell how its images are called ({kinds}); they are numbered with leading "
+            f"zeros, one kind a folder, for example {PUBLISHED(1)}"
+        )
+    return next(iter(found))
+
+
+def count_images(folder: str, naming: Naming = PUBLISHED) -> int:
+    """How many images, from number 1 on, a folder holds without a gap.
+
+    Raises OSError, and BadVideo if they begin at 0: flow and lists count from 1.
+    """
     names = set(os.listdir(folder))
+    if naming(0) in names:
+        reason = f"images count from 1, and there is {naming(0)}; rename them"
+        raise BadVideo(folder, "open", reason)
     count = 0
-    while image_name(count + 1) in names:
+    while naming(count + 1) in names:
         count += 1
     return count
 

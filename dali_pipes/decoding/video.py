@@ -322,7 +322,8 @@ class _Images:
 def opened(
     path: Path | str, stage: str
 ) -> "Iterator[tuple[av.container.InputContainer, av.VideoStream]]":
-    """The container and its video stream. FFmpeg's and the system's errors become BadVideo."""
+    """The container and its video stream. Whatever FFmpeg, PyAV or the system raise becomes
+    BadVideo: it is the file's fault, and others go on."""
     import av
 
     file_status(path)
@@ -336,12 +337,19 @@ def opened(
             if not streams:
                 raise BadVideo(path, "open", "has no video stream")
             stream = streams[0]
+            if stream.codec_context is None:
+                raise BadVideo(path, "open", "FFmpeg has no decoder for its codec; convert it")
             stream.codec_context.thread_type = "NONE"  # workers are the parallelism
             # A decoder hides damage (grey or repeated blocks) unless it is told to stop at it.
             stream.codec_context.options = {"err_detect": "explode"}
             yield container, stream
     except (av.FFmpegError, OSError) as error:
         raise BadVideo(path, stage, words(error)) from error
+    except (BadVideo, Unsure, AssertionError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise BadVideo(path, stage, reason) from error
 
 
 def frames_of(

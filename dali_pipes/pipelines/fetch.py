@@ -5,6 +5,8 @@ returns a placeholder of the same shapes, and the reason, by which the loader le
 """
 
 import os
+import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterable
@@ -135,7 +137,11 @@ class Fetch:
             path, stamp = self.source.paths[item], self.source.stamp(item)
             row = self._open_index().row(path)
             if row is None or row.stamp != stamp or not row.serves(self.for_gpu):
-                row = probe(self.source, item, stamp, self.for_gpu)
+                try:
+                    row = probe(self.source, item, stamp, self.for_gpu)
+                except BadVideo as error:
+                    self.known.bad[item] = error
+                    raise
                 self._write(row)
             self.known.learn(item, row)
             return self._counts(item)
@@ -147,7 +153,7 @@ class Fetch:
         self.known.decoded[item] = decoded
         self._write()
         row = self._open_index().row(self.source.paths[item])
-        if row is not None and row.info is not None and row.info.frames == frames:
+        if row is not None and row.info.frames == frames:
             self._write(replace(row, decoded=decoded))
             self._write()
 
@@ -172,7 +178,10 @@ class Fetch:
         parent = parent_process()
         if parent is not None:  # in a worker
             cv2.setNumThreads(1)  # workers are the parallelism
-            threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever loads decides what Ctrl-C means
+            threading.Thread(
+                target=_end_with, args=(parent.sentinel, self.trace.folder), daemon=True
+            ).start()
             self.ready()
 
 
@@ -185,9 +194,10 @@ def _where_to_cut(clip: Clip) -> Arrays:
     )
 
 
-def _end_with(sentinel: int) -> None:
+def _end_with(sentinel: int, scratch: Path) -> None:
     """End this process when another does: a killed run must not leave its workers behind."""
     wait([sentinel])
+    shutil.rmtree(scratch, ignore_errors=True)
     os._exit(1)
 
 

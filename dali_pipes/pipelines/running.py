@@ -1,5 +1,6 @@
 """A DALI pipeline at work: one batch ahead in a thread, watched, and put away afterwards."""
 
+import atexit
 import shutil
 import signal
 import tempfile
@@ -50,10 +51,13 @@ class Running:
         self._thread = threading.Thread(
             target=_serve, args=(pipeline, run, self._wanted, self._ready), daemon=True
         )
-        # Runs at the interpreter's end too: workers must end before it does.
         self.close = weakref.finalize(
             self, _put_away, self._wanted, self._thread, self._workers, self._scratch
         )
+        # At the interpreter's end, too, and before DALI, which would end pipelines at work: what
+        # was registered last comes first, and `build` has imported DALI.
+        self.close.atexit = False
+        atexit.register(self.close)
         self._thread.start()
         self._wanted.put(True)
 
@@ -99,12 +103,16 @@ def _serve(
     wanted: "SimpleQueue[bool]",
     ready: "SimpleQueue[Any]",
 ) -> None:
-    while wanted.get():
-        try:
+    try:
+        while wanted.get():
             ready.put(run(pipeline))
-        except BaseException as error:
-            ready.put(error)
-            return
+    except BaseException as error:
+        ready.put(error)
+    finally:
+        # DALI does so once the pipeline is collected, for which a traceback can make it wait for
+        # ever; to end its pool after its workers were killed can take as long.
+        if pool := getattr(pipeline, "_py_pool", None):
+            pool.close()
 
 
 def _put_away(

@@ -30,7 +30,7 @@ class Trace:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._file: int | None = None
         self._stage, self._began_ns = "", 0
         self.spent_ns = Counter[str]()  # by stage, of the current clip or the last
@@ -44,13 +44,13 @@ class Trace:
             self.spent_ns.clear()
         self._stage, self._began_ns = stage, now_ns
         if self._file is None:
-            self._file = os.open(self._folder / str(os.getpid()), os.O_CREAT | os.O_WRONLY, 0o600)
+            self._file = os.open(self.folder / str(os.getpid()), os.O_CREAT | os.O_WRONLY, 0o600)
         note = os.fsencode(f"{time.monotonic()}\n{stage}\n{path}") if stage else b""
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, note, 0)
 
     def __getstate__(self) -> Path:
-        return self._folder
+        return self.folder
 
     def __setstate__(self, folder: Path) -> None:
         self.__init__(folder)  # type: ignore[misc]

@@ -7,6 +7,7 @@ import argparse
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decoding.jpeg import count_images, image_name, read_image
+from dali_pipes.decoding.jpeg import PUBLISHED, count_images, image_name, read_image
 from dali_pipes.decoding.video import BadVideo
 from dali_pipes.flow import fitted
+from dali_pipes.lock import locked
 from dali_pipes.prepare.compute import (
     PAIRS_AT_ONCE,
     add_device_argument,
@@ -33,6 +35,7 @@ from dali_pipes.prepare.images import QUALITY, jpeg
 from dali_pipes.prepare.list_clips import Listed
 from dali_pipes.prepare.store import claim, discard, publish, write_whole
 from dali_pipes.prepare.work import (
+    BadInput,
     Ranks,
     add_workers_argument,
     bad_input,
@@ -81,12 +84,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    with ExitStack() as held:
+        return _main(args, held)
+
+
+def _main(args: argparse.Namespace, held: ExitStack) -> int:
     place = ranks()
     workers = worker_count(args.workers, place)
     check_clip_frames(args.clip_frames)
     rgb, flow, parts = args.out / "rgb", args.out / "flow", args.out / ".flow.part"
     with bad_input():
         source = FrameFolders.found(rgb)
+    if source.namings[0] != PUBLISHED:
+        raise BadInput(
+            f"{rgb}: its images are called {source.namings[0](1)}, ...; flow is made for "
+            f"{image_name(1)}, ...: rename them, or use `prepare reels --from-frames {rgb}`"
+        )
     names = [os.path.relpath(path, rgb) for path in source.paths]
     check_names(names, source.paths)
     device, what = tvl1_device(args.device)
@@ -96,7 +109,13 @@ def main(args: argparse.Namespace) -> int:
         "clip_frames": args.clip_frames,
         "jpeg_quality": QUALITY,
     }
-    claim(args.out / "flow.json", flow, settings)
+
+    def begin() -> None:
+        claim(args.out / "flow.json", flow, settings)
+        with bad_input():
+            held.enter_context(locked(args.out / ".flow.lock", "`prepare flow`"))
+
+    place.first(begin)
     videos = []
     for path, class_id, name in zip(source.paths, source.class_ids.tolist(), names, strict=True):
         u, v = (Path(side, os.path.basename(name)) for side in "uv")

@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from uuid import uuid4
 from dali_pipes.decoding.jpeg import count_images, image_name
 from dali_pipes.decoding.video import BadVideo, decoded_rgb, printable
 from dali_pipes.flow import fitted
+from dali_pipes.lock import locked
 from dali_pipes.prepare.images import QUALITY, jpeg
 from dali_pipes.prepare.list_clips import Listed, list_lines, write_list
 from dali_pipes.prepare.store import claim, discard, publish
@@ -53,6 +55,11 @@ def add_clip_frames_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    with ExitStack() as held:
+        return _main(args, held)
+
+
+def _main(args: argparse.Namespace, held: ExitStack) -> int:
     place = ranks()
     workers = worker_count(args.workers, place)
     check_clip_frames(args.clip_frames)
@@ -66,7 +73,13 @@ def main(args: argparse.Namespace) -> int:
         "clip_frames": args.clip_frames,
         "jpeg_quality": QUALITY,
     }
-    claim(args.out / "frames.json", rgb, settings)
+
+    def begin() -> None:
+        claim(args.out / "frames.json", rgb, settings)
+        with bad_input():
+            held.enter_context(locked(args.out / ".frames.lock", "`prepare frames`"))
+
+    place.first(begin)
     jobs = [
         _Job(path, class_id, name, rgb / name, parts, args.clip_frames)
         for path, class_id, name in zip(source.paths, source.class_ids.tolist(), inner, strict=True)

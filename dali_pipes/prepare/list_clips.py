@@ -6,9 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from dali_pipes.decoding.jpeg import count_images, image_name
+from dali_pipes.decoding.jpeg import PUBLISHED, count_images
 from dali_pipes.decoding.video import BadVideo, printable, probe
 from dali_pipes.prepare.store import write_text
 from dali_pipes.prepare.work import (
@@ -21,7 +22,7 @@ from dali_pipes.prepare.work import (
     worker_count,
 )
 from dali_pipes.sources import FrameFolders, VideoFiles
-from dali_pipes.sources.videos import VIDEO_SUFFIXES
+from dali_pipes.sources.suffixes import is_video_name
 
 CLIP_LEN = 16  # frames
 EVERY = 16  # frames from one listed start to the next
@@ -63,7 +64,11 @@ def main(args: argparse.Namespace) -> int:
     if args.clip_len < 1 or args.every < 1:
         raise BadInput("--clip-len and --every must be at least 1")
     source = _source(args.dir)
-    count = _count_packets if isinstance(source, VideoFiles) else _count_folder
+    count = (
+        _count_packets
+        if isinstance(source, VideoFiles)
+        else partial(count_images, naming=source.namings[0])
+    )
     class_ids = dict(zip(source.paths, source.class_ids.tolist(), strict=True))
     paths, failures = list(source.paths), list(source.left_out)
     if args.split:
@@ -104,16 +109,12 @@ def _source(folder: Path) -> VideoFiles | FrameFolders:
             return FrameFolders.found(folder)
         except ValueError:
             raise BadInput(
-                f"{folder}: holds neither video files nor folders with {image_name(1)}"
+                f"{folder}: holds neither video files nor folders with {PUBLISHED(1)}"
             ) from None
 
 
 def _count_packets(path: str) -> int:
     return probe(path).frames
-
-
-def _count_folder(path: str) -> int:
-    return count_images(path)
 
 
 def starts(frames: int, clip_len: int, every: int) -> range:
@@ -168,8 +169,7 @@ def _names(paths: Sequence[str], root: Path) -> dict[str, str]:
 
 
 def _without_suffix(name: str) -> str:
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in VIDEO_SUFFIXES else name
+    return os.path.splitext(name)[0] if is_video_name(name) else name
 
 
 def read_split(files: Sequence[Path], subset: str) -> set[str]:

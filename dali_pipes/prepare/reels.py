@@ -7,7 +7,7 @@ other, in tar shards of about 1 GiB (docs/reels.md). The same command continues 
 import argparse
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from dali_pipes.decoding.jpeg import read_image
 from dali_pipes.decoding.reel import Header, stacked
 from dali_pipes.decoding.video import BadVideo, decoded_rgb, frame_rate, printable, resized
 from dali_pipes.flow import COMPUTED, MEANING, add_flow_argument, fast_flow, fitted
+from dali_pipes.lock import locked
 from dali_pipes.prepare.compute import (
     PAIRS_AT_ONCE,
     add_device_argument,
@@ -35,7 +36,6 @@ from dali_pipes.prepare.shards import (
     Made,
     ShardWriter,
     finish,
-    locked,
     member_name,
     read_done,
     recover,
@@ -53,7 +53,6 @@ from dali_pipes.prepare.work import (
     worker_count,
 )
 from dali_pipes.sources import FrameFolders, Source, VideoFiles
-from dali_pipes.sources.frames import read_numbered
 from dali_pipes.sources.reels import FORMAT, MANIFEST
 
 PARTS = ".parts"  # folder of the videos under way
@@ -115,7 +114,7 @@ def main(args: argparse.Namespace) -> int:
     _check_members(names, source.paths)
     recipe, what = _recipe(args, source)
     with ExitStack() as held:
-        done = _agreed(place, partial(_begin, args.out, source, recipe, held))
+        done = place.first(partial(_begin, args.out, source, recipe, held))
         share = place.share(range(len(names)))
         todo = [Job(source.subset([n]), names[n]) for n in share if names[n] not in done]
         if place.rank == 0:
@@ -202,27 +201,13 @@ def _begin(out: Path, source: Source, recipe: Recipe, held: ExitStack) -> set[st
         "made_with": {name: version(name) for name in packages},
     }
     claim(out / MANIFEST, out, settings, notes)
-    held.enter_context(locked(out))
+    with bad_input():
+        held.enter_context(locked(out / ".lock", "`prepare reels`"))
     shutil.rmtree(recipe.parts, ignore_errors=True)
     recipe.parts.mkdir()
     done = read_done(out)
     recover(out, done)
     return set(done)
-
-
-def _agreed(place: Ranks, begin: Callable[[], set[str]]) -> set[str]:
-    """What the first rank finds, on every rank, or why it cannot begin."""
-    found: set[str] | BadInput | None = None
-    if place.rank == 0:
-        try:
-            found = begin()
-        except BadInput as error:
-            found = error
-    first = place.meet(found)[0]
-    if isinstance(first, BadInput):
-        raise first
-    assert first is not None
-    return first
 
 
 def make_reel(job: Job, recipe: Recipe) -> tuple[Header, Path]:
@@ -250,7 +235,7 @@ def _images(source: Source) -> Iterator[Picture]:
     (path,) = source.paths
     if isinstance(source, FrameFolders):
         numbers = range(source.probe(0).frames)
-        return (read_numbered(path, number, read_image) for number in numbers)
+        return (source.image(0, number, read_image) for number in numbers)
     return decoded_rgb(path)
 
 
@@ -263,12 +248,11 @@ def _steps(source: Source, images: Iterator[Picture], recipe: Recipe) -> Iterato
 def _with_stored_flow(
     source: FrameFolders, images: Iterator[Picture], recipe: Recipe
 ) -> Iterator[Step]:
-    _, *sides = source.folders(0)
     last = source.probe(0).frames - 1
     for number, image in enumerate(images):
         field = None
         if number < last:
-            both = (read_numbered(side, number, read_image)[..., 0] for side in sides)
+            both = (source.image(0, number, read_image, side)[..., 0] for side in (1, 2))
             field = np.stack([resized(part, recipe.resize) for part in both], axis=-1)
         yield resized(image, recipe.resize), field
 

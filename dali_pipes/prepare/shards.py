@@ -9,14 +9,13 @@ A line is written after its video has reached the disk. Whatever ends a run, wha
 there; the rest of a growing shard is cut off by the next run.
 """
 
-import fcntl
 import json
 import os
 import shutil
 import tarfile
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -27,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.decoding.reel import STEP, Header
-from dali_pipes.prepare.work import BadInput
 from dali_pipes.sources import reel_index
 from dali_pipes.sources.reel_index import INDEX_FILE, Columns
 
@@ -177,21 +175,6 @@ def finish(folder: Path, done: dict[str, Made]) -> None:
         raise
     for journal in folder.glob(_DONE):
         journal.unlink()
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other commands out of the folder. Raises BadInput if one works there."""
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(
-                f"{folder}: another `prepare reels` works there; wait for it, or stop it"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        yield
 
 
 def _of_index(folder: Path) -> Iterator[Made]:

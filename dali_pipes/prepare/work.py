@@ -77,6 +77,19 @@ class Ranks:
         dist.all_gather_object(values, value)
         return cast(list[Result], values)
 
+    def first(self, begin: Callable[[], Result]) -> Result:
+        """What rank 0 finds, on every rank. Raises BadInput on all of them if it cannot begin."""
+        found: Result | BadInput | None = None
+        if self.rank == 0:
+            try:
+                found = begin()
+            except BadInput as error:
+                found = error
+        found = self.meet(found)[0]
+        if isinstance(found, BadInput):
+            raise found
+        return cast(Result, found)
+
     def end(self, status: int) -> int:
         """Rank 0's exit status, on every rank, once rank 0 is done.
 

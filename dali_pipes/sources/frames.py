@@ -9,9 +9,16 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decoding.jpeg import count_images, image_name, read_encoded, read_image
+from dali_pipes.decoding.jpeg import (
+    PUBLISHED,
+    Naming,
+    count_images,
+    naming_of,
+    read_encoded,
+    read_image,
+)
 from dali_pipes.decoding.video import BadVideo, VideoInfo, resized, words
-from dali_pipes.sources.folders import by_folder, classes, existing_folder, walk
+from dali_pipes.sources.folders import by_folder, classes, existing_folder, is_folder, walk
 from dali_pipes.sources.lists import NO_START, inside, read_list
 from dali_pipes.sources.source import INDEX_NAME, Items
 
@@ -24,10 +31,12 @@ class FrameFolders(Items):
         FLOW_X_DIR/video/frame000001.jpg        u from frame 0 to frame 1, grey, 8 bits
         FLOW_Y_DIR/video/frame000001.jpg        v
 
-    `flow` is (FLOW_X_DIR, FLOW_Y_DIR), or None: flow is to be computed from the frames.
+    `flow` is (FLOW_X_DIR, FLOW_Y_DIR), or None: flow is to be computed from the frames. Images may
+    be called otherwise, such as img_00001.jpg, alike in all folders of a side.
     """
 
     flow: tuple[str, str] | None = None
+    namings: tuple[Naming, ...] = (PUBLISHED, PUBLISHED, PUBLISHED)  # of frames, u, v
 
     @classmethod
     def found(
@@ -36,15 +45,24 @@ class FrameFolders(Items):
         flow_x_prefix: Path | str | None = None,
         flow_y_prefix: Path | str | None = None,
     ) -> Self:
-        """Every folder with frames under `rgb_prefix` that has flow, if flow is given."""
+        """Every folder with frames under `rgb_prefix` that has flow, if flow is given.
+
+        Raises ValueError where nothing is usable, or the images of all may not be what they seem.
+        """
         root = existing_folder(rgb_prefix, "rgb_prefix")
         flow = _flow_folders(flow_x_prefix, flow_y_prefix)
+        namings = tuple(map(_naming_below, (str(root), *(flow or ()))))
         left_out: list[BadVideo] = []
-        folders = sorted(
-            inner for inner, entries in walk(root, left_out, image_name(1)) if entries is None
-        )
+        folders = []
+        for inner, entries in walk(root, left_out, namings[0](1)):
+            if entries is None:
+                folders.append(inner)
+            elif reason := _lacks_frames([entry.name for entry in entries], namings[0]):
+                left_out.append(BadVideo(os.path.join(root, inner), "open", reason))
+        folders.sort()
         if not folders:
-            raise ValueError(f"{root}: no folder below it has a {image_name(1)}")
+            but = f"; {left_out[0]}" if left_out else ""
+            raise ValueError(f"{root}: no folder below it has a {namings[0](1)}{but}")
         usable = []
         for folder in folders:
             lacking = [
@@ -57,6 +75,8 @@ class FrameFolders(Items):
                 left_out.append(BadVideo(os.path.join(root, folder), "flow", reason))
             else:
                 usable.append(folder)
+        if flow:
+            _check_own_flow(usable)
         if not usable:
             raise ValueError(
                 f"{root}: none of its {len(folders)} videos has flow in {flow_x_prefix} and "
@@ -69,6 +89,7 @@ class FrameFolders(Items):
             index_path=root / INDEX_NAME,
             left_out=tuple(left_out),
             flow=flow,
+            namings=namings,
             **by_folder([os.path.dirname(folder) for folder in usable], root),
         )
 
@@ -88,12 +109,16 @@ class FrameFolders(Items):
             path = os.path.join(root, inside(root, entry, data_list))
             flat = os.path.join(root, os.path.basename(path))
             paths.append(flat if not os.path.isdir(path) and os.path.isdir(flat) else path)
+        flow = _flow_folders(flow_x_prefix, flow_y_prefix)
+        if flow:
+            _check_own_flow(paths)
         return cls(
             name=f"{data_list} in {root}",
             paths=paths,
             starts=np.array([entry.start for entry in entries], np.int64),
             index_path=Path(f"{data_list}{INDEX_NAME}"),
-            flow=_flow_folders(flow_x_prefix, flow_y_prefix),
+            flow=flow,
+            namings=tuple(map(_naming_below, (str(root), *(flow or ())))),
             **classes(entries, root),
         )
 
@@ -114,19 +139,19 @@ class FrameFolders(Items):
         """Count the images. Where flow is stored, n fields allow n + 1 frames."""
         folders = self.folders(item)
         try:
-            counts = [count_images(folder) for folder in folders]
+            counts = list(map(count_images, folders, self.namings))
         except OSError as error:
             raise BadVideo(self.paths[item], "open", words(error)) from error
-        for folder, count in zip(folders, counts, strict=True):
+        for folder, count, naming in zip(folders, counts, self.namings, strict=False):
             if not count:
-                raise BadVideo(self.paths[item], "open", f"{folder} has no {image_name(1)}")
-        height, width = read_numbered(self.paths[item], 0, read_image).shape[:2]
+                raise BadVideo(self.paths[item], "open", f"{folder} has no {naming(1)}")
+        height, width = self.image(item, 0, read_image).shape[:2]
         return VideoInfo(min(counts[0], *(n + 1 for n in counts)), height, width, "jpeg")
 
     def read_clip(
         self, item: int, numbers: Sequence[int], resize: tuple[int, int] | None
     ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-        images = [read_numbered(self.paths[item], number, read_image) for number in numbers]
+        images = [self.image(item, number, read_image) for number in numbers]
         native = (images[0].shape[0], images[0].shape[1])
         if resize is not None:
             images = [resized(image, resize) for image in images]
@@ -140,22 +165,61 @@ class FrameFolders(Items):
         """The images, encoded, of frames, and of u and v if there is flow. Raises BadVideo."""
         wanted = (numbers, *(fields for _ in self.flow or ()))
         return tuple(
-            [read_numbered(folder, number, read_encoded) for number in some]
-            for folder, some in zip(self.folders(item), wanted, strict=True)
+            [self.image(item, number, read_encoded, kind) for number in some]
+            for kind, some in enumerate(wanted)
         )
 
+    def image(
+        self, item: int, number: int, read: Callable[[str], NDArray[np.uint8]], kind: int = 0
+    ) -> NDArray[np.uint8]:
+        """What `read` (of `decoding.jpeg`) makes of image `number`, from 0, of the frames, u or v
+        (`kind` 0, 1, 2). Raises BadVideo."""
+        file = os.path.join(self.folders(item)[kind], self.namings[kind](number + 1))
+        try:
+            return read(file)
+        except ValueError as error:
+            raise BadVideo(file, "decode", str(error)) from error
+        except OSError as error:
+            raise BadVideo(file, "decode", words(error)) from error
 
-def read_numbered(
-    folder: str, number: int, read: Callable[[str], NDArray[np.uint8]]
-) -> NDArray[np.uint8]:
-    """What `read` (of `decoding.jpeg`) makes of image `number`, from 0. Raises BadVideo."""
-    file = os.path.join(folder, image_name(number + 1))
-    try:
-        return read(file)
-    except ValueError as error:
-        raise BadVideo(file, "decode", str(error)) from error
-    except OSError as error:
-        raise BadVideo(file, "decode", words(error)) from error
+
+def _naming_below(root: str) -> Naming:
+    """How the images below a folder are called, judged by the first folder that has some and no
+    folders."""
+    for inner, entries in walk(Path(root), []):
+        folder = os.path.join(root, inner)
+        if any(map(is_folder, entries or ())):
+            continue
+        try:
+            naming = naming_of(entry.name for entry in entries or ())
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from None
+        if naming is not None:
+            try:
+                count_images(folder, naming)
+            except BadVideo as error:
+                raise ValueError(str(error)) from None
+            return naming
+    return PUBLISHED
+
+
+def _lacks_frames(names: Sequence[str], naming: Naming) -> str:
+    """Why a folder without a first image is no video, if it seems to be meant as one."""
+    if not names:
+        return "is empty"
+    images = sorted(name for name in names if name.lower().endswith((".jpg", ".jpeg")))
+    return f"has no {naming(1)} (its first image is {images[0]})" if images else ""
+
+
+def _check_own_flow(paths: Sequence[str]) -> None:
+    """Raise ValueError if videos would share flow, whose folders have no class level."""
+    first: dict[str, str] = {}
+    for path in paths:
+        other = first.setdefault(os.path.basename(path), path)
+        if other != path:
+            raise ValueError(
+                f"{other} and {path} have one name and would share their flow; rename one of them"
+            )
 
 
 def _flow_folders(x: Path | str | None, y: Path | str | None) -> tuple[str, str] | None:

@@ -1,8 +1,9 @@
-"""What is known of videos, kept between runs: frame counts, and files that cannot be used.
+"""What is known of videos, kept between runs: frame counts, sizes, codecs.
 
 The index is an SQLite file beside the list or in the folder of videos, or in the user's cache
 folder where that place is not writable. A row is void when the file's size or time of change is
-another. It is a cache: losing it costs time, never a clip.
+another. It is a cache: losing it costs time, never a clip. Files that cannot be used are not in it
+but opened each time: what was wrong may have been the system's, or been mended.
 """
 
 import os
@@ -28,10 +29,10 @@ from kernels.cache import cache_folder
 PROBE_AT_START = 1000  # unknown videos; above that, workers probe what they open
 UNKNOWN = -1
 
-_VERSION = 2
+_VERSION = 3
 _COLUMNS = (
     "path BLOB PRIMARY KEY, size INTEGER, time INTEGER, frames INTEGER, decoded INTEGER, "
-    "height INTEGER, width INTEGER, codec TEXT, stage TEXT, reason TEXT, unsure TEXT"
+    "height INTEGER, width INTEGER, codec TEXT, unsure TEXT"
 )
 
 
@@ -41,13 +42,12 @@ class Row:
 
     path: str
     stamp: tuple[int, int]  # Source.stamp when it was probed
-    info: VideoInfo | None = None
+    info: VideoInfo
     decoded: int = UNKNOWN  # frames, where decoding proved fewer than `info.frames`
-    bad: tuple[str, str] | None = None  # (stage, reason): the file cannot be used
 
     def serves(self, for_gpu: bool) -> bool:
         """Whether it says all that is asked."""
-        return not for_gpu or self.info is None or self.info.unsure is not None
+        return not for_gpu or self.info.unsure is not None
 
 
 class Index:
@@ -91,19 +91,18 @@ class Index:
             (
                 self._key(row.path),
                 *row.stamp,
-                row.info.frames if row.info else 0,
+                row.info.frames,
                 row.decoded,
-                row.info.height if row.info else 0,
-                row.info.width if row.info else 0,
-                row.info.codec if row.info else "",
-                *(row.bad or (None, None)),
-                row.info.unsure if row.info else None,
+                row.info.height,
+                row.info.width,
+                row.info.codec,
+                row.info.unsure,
             )
             for row in rows
         ]
         try:
             with self._db:
-                self._db.executemany(f"REPLACE INTO videos VALUES ({'?, ' * 10}?)", table)
+                self._db.executemany(f"REPLACE INTO videos VALUES ({'?, ' * 8}?)", table)
         except sqlite3.Error as error:
             warnings.warn(f"index {self.path} cannot be written: {error}", stacklevel=2)
 
@@ -115,13 +114,12 @@ class Index:
         return os.fsencode(path).removeprefix(self._base)
 
     def _row(self, row: tuple) -> Row:
-        key, size, time, frames, decoded, height, width, codec, stage, reason, unsure = row
+        key, size, time, frames, decoded, height, width, codec, unsure = row
         return Row(
             os.fsdecode(key if key.startswith(b"/") else self._base + key),
             (size, time),
-            VideoInfo(frames, height, width, codec, unsure) if stage is None else None,
+            VideoInfo(frames, height, width, codec, unsure),
             decoded,
-            None if stage is None else (stage, reason),
         )
 
 
@@ -139,12 +137,9 @@ class Survey:
         return cls(np.full(items, UNKNOWN, np.int32), np.full(items, UNKNOWN, np.int32))
 
     def learn(self, item: int, row: Row) -> None:
-        if row.bad is not None:
-            self.bad[item] = BadVideo(row.path, *row.bad)
-        elif row.info is not None:
-            self.frames[item], self.decoded[item] = row.info.frames, row.decoded
-            if row.info.unsure is not None:
-                self.unsure[item] = row.info.unsure
+        self.frames[item], self.decoded[item] = row.info.frames, row.decoded
+        if row.info.unsure is not None:
+            self.unsure[item] = row.info.unsure
 
 
 def survey(source: Source, index: Index, progress: bool = True, for_gpu: bool = False) -> Survey:
@@ -171,16 +166,24 @@ def survey(source: Source, index: Index, progress: bool = True, for_gpu: bool = 
             del stamps[row.path]
     if len(stamps) <= PROBE_AT_START:
         new = []
+
+        def look(path: str) -> Row | BadVideo:
+            try:
+                return probe(source, first[path], stamps[path], for_gpu)
+            except BadVideo as error:
+                return error
+
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            probed = pool.map(
-                lambda path: probe(source, first[path], stamps[path], for_gpu), stamps
-            )
             hidden = None if progress and stamps else True  # None: hidden unless on a terminal
-            for row in tqdm(
-                probed, "opening videos", len(stamps), unit="video", leave=False, disable=hidden
-            ):
-                known.learn(first[row.path], row)
-                new.append(row)
+            for path, found in tqdm(
+                zip(stamps, pool.map(look, stamps), strict=True),
+                "opening videos", len(stamps), unit="video", leave=False, disable=hidden,
+            ):  # fmt: skip
+                if isinstance(found, BadVideo):
+                    known.bad[first[path]] = found
+                else:
+                    known.learn(first[path], found)
+                    new.append(found)
         index.put(new)
     known.frames, known.decoded = known.frames[same], known.decoded[same]
     known.bad = {item: known.bad[like] for item, like in enumerate(same) if like in known.bad}
@@ -191,13 +194,9 @@ def survey(source: Source, index: Index, progress: bool = True, for_gpu: bool = 
 
 
 def probe(source: Source, item: int, stamp: tuple[int, int], for_gpu: bool = False) -> Row:
-    """Open an item and write down what it is."""
-    path = source.paths[item]
-    try:
-        info = source.probe(item)
-        return Row(path, stamp, replace(info, unsure=unsure(path)) if for_gpu else info)
-    except BadVideo as error:
-        return Row(path, stamp, bad=(error.stage, error.reason))
+    """Open an item and write down what it is. Raises BadVideo."""
+    path, info = source.paths[item], source.probe(item)
+    return Row(path, stamp, replace(info, unsure=unsure(path)) if for_gpu else info)
 
 
 def _open(path: Path) -> sqlite3.Connection | None:
@@ -212,8 +211,16 @@ def _open(path: Path) -> sqlite3.Connection | None:
             with db:
                 db.execute("BEGIN IMMEDIATE")  # fails where the file is not writable
                 version = db.execute("PRAGMA user_version").fetchone()[0]
-                if version == 1:
-                    db.execute("ALTER TABLE videos ADD COLUMN unsure TEXT")
+                if version in (1, 2):  # these held unusable files, too, and 1 not `unsure`
+                    unsure = "NULL" if version == 1 else "unsure"
+                    columns = "path, size, time, frames, decoded, height, width, codec"
+                    db.execute("ALTER TABLE videos RENAME TO old")
+                    db.execute(f"CREATE TABLE videos ({_COLUMNS})")
+                    db.execute(
+                        f"INSERT INTO videos SELECT {columns}, {unsure} FROM old "
+                        "WHERE stage IS NULL"
+                    )
+                    db.execute("DROP TABLE old")
                 elif version != _VERSION:
                     db.execute("DROP TABLE IF EXISTS videos")
                     db.execute(f"CREATE TABLE videos ({_COLUMNS})")

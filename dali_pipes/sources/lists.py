@@ -1,8 +1,9 @@
 """List files: which videos, where clips start, and their classes.
 
-A line is `class/video start_frame class_id`; start frames count from 1. The numbers may be left
-out. A single number is the class if it tells the folders apart, as in UCF101's own split files,
-and else the start frame. Names may hold spaces; a name that ends in a number needs both numbers.
+A line is `class/video start_frame class_id`; start frames count from 1. Both numbers may be left
+out. A single number is the class where it tells the folders apart, as in UCF101's own split files,
+and the start frame where one video has several; else the list is refused, as lists of other tools
+are. Names may hold spaces; a name that ends in a number needs both numbers.
 """
 
 import os
@@ -11,10 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dali_pipes.sources.suffixes import is_video_name
+
 NO_START = -1  # no listed start frame: starts are drawn
 NO_CLASS = -1
 _LINE = re.compile(r"(?P<path>.*?\S)(?:\s+(?P<first>\d+))?(?:\s+(?P<second>\d+))?")
 _MAX_CLASS = 1_000_000
+FORMS = (
+    "a list has lines `class/video`, `class/video start_frame class_id` (start frames from 1) or, "
+    "as UCF101's, `class/video class_id`; for example `Archery/v_Archery_g01_c01.avi 1 3`"
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ def read_list(path: Path | str) -> list[Entry]:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     if "\0" in text:
-        raise ValueError(f"{path}: is no text file; a list has lines `class/video start class_id`")
+        raise ValueError(f"{path}: is no text file; {FORMS}")
     rows: list[tuple[int, str, int | None, int | None]] = []
     for at, line in enumerate(text.split("\n"), start=1):
         found = _LINE.fullmatch(line.strip())
@@ -45,13 +52,15 @@ def read_list(path: Path | str) -> list[Entry]:
             rows.append((at, found["path"], next(numbers), next(numbers)))
     if not rows:
         raise ValueError(f"{path}: the list is empty")
-    single_is_class = _tells_folders_apart(rows)
+    if foreign := _foreign([name for _, name, *_ in rows]):
+        raise ValueError(f"{path}: {foreign}; {FORMS}")
+    single_is_class = _single_is_class(rows, path)
     entries = []
     for at, name, start, class_id in rows:
         if class_id is None and single_is_class:
             start, class_id = None, start
         if start == 0:
-            raise ValueError(f"{path}, line {at}: start frames count from 1, got 0")
+            raise ValueError(f"{path}, line {at}: start frames count from 1, got 0; {FORMS}")
         if class_id is not None and class_id > _MAX_CLASS:
             raise ValueError(f"{path}, line {at}: class {class_id} is too large")
         entries.append(
@@ -68,11 +77,39 @@ def read_list(path: Path | str) -> list[Entry]:
     return entries
 
 
-def _tells_folders_apart(rows: Sequence[tuple[int, str, int | None, int | None]]) -> bool:
-    """Whether the single numbers of a list are classes: one for each folder, all different."""
-    singles = {(os.path.dirname(name), a) for _, name, a, b in rows if a is not None and b is None}
-    folders, numbers = {f for f, _ in singles}, {n for _, n in singles}
-    return len(singles) > 1 and len(folders) == len(numbers) == len(singles)
+def _foreign(names: Sequence[str]) -> str:
+    """What the lines of another kind of list show in place of names, or nothing."""
+    for mark in ",;":
+        if all(mark in name and not is_video_name(name) for name in names):
+            return f"has `{mark}` between its columns (csv), blanks belong there"
+    if all("\\" in name and "/" not in name for name in names):
+        return "has \\ between folder and file, / belongs there"
+    return ""
+
+
+def _single_is_class(
+    rows: Sequence[tuple[int, str, int | None, int | None]], data_list: Path | str
+) -> bool:
+    """Whether the single numbers of a list are classes: one for each folder, all different.
+
+    Raises ValueError where they may as well be start frames.
+    """
+    numbered = [row for row in rows if row[2] is not None and row[3] is None]
+    singles = [(at, name, first) for at, name, first, _ in numbered]
+    folders = {(os.path.dirname(name), first) for _, name, first in singles}
+    if (
+        1 < len(folders) < len(singles)
+        and len({folder for folder, _ in folders}) == len(folders)
+        and len({first for _, first in folders}) == len(folders)
+    ):
+        return True
+    if singles and len({name for _, name, _ in singles}) == len(singles):
+        at, name, first = singles[0]
+        raise ValueError(
+            f"{data_list}, line {at}: is {first} a start frame or a class? Write `{name} {first} "
+            f"0` for a start frame, `{name} 1 {first}` for a class; {FORMS}"
+        )
+    return False
 
 
 def inside(root: Path, entry: Entry, data_list: Path | str) -> str:

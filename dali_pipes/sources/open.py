@@ -7,7 +7,8 @@ from pathlib import Path
 from dali_pipes.sources.frames import FrameFolders
 from dali_pipes.sources.reels import Reels, are_reels
 from dali_pipes.sources.source import Source
-from dali_pipes.sources.videos import VideoFiles, is_video_name
+from dali_pipes.sources.suffixes import is_video_name
+from dali_pipes.sources.videos import VideoFiles
 
 
 def open_source(

@@ -14,13 +14,7 @@ from dali_pipes.decoding.video import BadVideo, VideoInfo
 from dali_pipes.sources.folders import by_folder, classes, existing_folder, is_folder, walk
 from dali_pipes.sources.lists import NO_START, inside, read_list
 from dali_pipes.sources.source import INDEX_NAME, Items
-
-# fmt: off
-VIDEO_SUFFIXES = frozenset((
-    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4",
-    ".mpeg", ".mpg", ".mts", ".ogv", ".vob", ".webm", ".wmv",
-))
-# fmt: on
+from dali_pipes.sources.suffixes import VIDEO_SUFFIXES, is_video_name, looks_like_video
 
 
 @dataclass(frozen=True)
@@ -38,15 +32,18 @@ class VideoFiles(Items):
         for inner, entries in walk(root, left_out):
             for entry in entries or ():
                 if not is_video_name(entry.name):
-                    continue
-                if is_folder(entry):  # its files are found all the same
+                    if looks_like_video(entry.path):
+                        reason = "looks like a video, but is not named like one (.mp4, .avi, ...)"
+                        left_out.append(BadVideo(entry.path, "open", reason))
+                elif is_folder(entry):  # its files are found all the same
                     left_out.append(BadVideo(entry.path, "open", "is a directory"))
                 else:
                     files.append(os.path.join(inner, entry.name))
         files.sort()
         if not files:
             known = " ".join(sorted(VIDEO_SUFFIXES))
-            raise ValueError(f"{root}: no video files in it or below it (looked for {known})")
+            but = f"; {left_out[0]}" if left_out else ""
+            raise ValueError(f"{root}: no video files in it or below it (looked for {known}{but})")
         return cls(
             name=str(root),
             paths=[os.path.join(root, file) for file in files],
@@ -95,10 +92,6 @@ class VideoFiles(Items):
         return video.read_clip(self.paths[item], numbers, resize)
 
 
-def is_video_name(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
-
-
 class _Completion:
     """Finds the file that a listed name without a suffix means; reads each folder once."""
 
@@ -116,9 +109,5 @@ class _Completion:
                 files = sorted(os.listdir(folder))
             except OSError:
                 files = []
-            self._files[folder] = {
-                Path(file).stem: file
-                for file in files
-                if Path(file).suffix.lower() in VIDEO_SUFFIXES
-            }
+            self._files[folder] = {Path(file).stem: file for file in files if is_video_name(file)}
         return os.path.join(folder, self._files[folder].get(name, name))

@@ -8,11 +8,13 @@ A table of features is a dict of float32 arrays with one row a video:
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from io import BytesIO
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -110,19 +112,22 @@ def cache_key(backbone: Backbone, settings: Mapping[str, Any]) -> str:
 class FeatureCache:
     """Features of videos on disk, in files of a few videos each; a video is known by a string.
 
-    Files appear complete or not at all, so that an interrupted extraction resumes.
+    A file is named by its content: it cannot take another's place, so that several processes may
+    fill one folder, and damage shows. A damaged file is renamed and listed in `set_aside`; its
+    videos are not in the cache. Files appear whole, so that an interrupted extraction resumes.
+    Raises OSError if a file cannot be read, which says nothing of its content.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.set_aside: list[Path] = []
         self._places: dict[str, tuple[Path, int]] = {}
-        for file in sorted(folder.glob("features_*.npz")):
-            try:
-                with np.load(file) as content:
-                    names = content["names"].tolist()
-            except (OSError, ValueError, KeyError, BadZipFile) as error:
-                raise ValueError(f"{file}: no readable features ({error}); delete it") from error
-            self._places.update((name, (file, row)) for row, name in enumerate(names))
+        for file in sorted(folder.glob("features-*.npz")):
+            data = file.read_bytes()
+            if file.name == _name(data):
+                self._note(file, np.load(BytesIO(data))["names"].tolist())
+            else:
+                self.set_aside.append(file.replace(file.with_suffix(".damaged")))
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
@@ -132,13 +137,22 @@ class FeatureCache:
         if not names:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        number = len(list(self.folder.glob("features_*.npz")))
-        file = self.folder / f"features_{number:06d}.npz"
         arrays = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-        partial = file.with_suffix(".partial")
-        with open(partial, "wb") as stream:
-            np.savez(stream, allow_pickle=False, names=np.array(names), **arrays)
-        partial.replace(file)
+        stream = BytesIO()
+        np.savez(stream, allow_pickle=False, names=np.array(names), **arrays)
+        data = stream.getvalue()
+        file = self.folder / _name(data)
+        with NamedTemporaryFile(dir=self.folder, suffix=".partial", delete=False) as partial:
+            try:
+                partial.write(data)
+                partial.close()
+                os.replace(partial.name, file)
+            except BaseException:
+                os.unlink(partial.name)
+                raise
+        self._note(file, names)
+
+    def _note(self, file: Path, names: Sequence[str]) -> None:
         self._places.update((name, (file, row)) for row, name in enumerate(names))
 
     def table(self, names: Sequence[str], keys: Sequence[str]) -> Table:
@@ -157,3 +171,7 @@ class FeatureCache:
                         table[key] = np.empty((len(names), *values.shape[1:]), values.dtype)
                     table[key][positions] = values[rows]
         return table
+
+
+def _name(data: bytes) -> str:
+    return f"features-{blake2b(data, digest_size=16).hexdigest()}.npz"

@@ -13,6 +13,7 @@ from model.evaluation.features import Batch, Table, by_video
 from model.networks.backbone import Backbone
 from model.training import checkpoint
 from model.training.precision import Precision
+from model.training.restore import restore
 
 
 class Classifier(nn.Module):
@@ -68,12 +69,11 @@ def train(
     first = 0
     if found := checkpoint.newest(folder):
         path, saved = found
-        if saved["settings"] != settings:
+        if saved.get("settings") != settings:
             raise ValueError(
                 f"{path}: is of a fine-tuning with other settings; choose another --out"
             )
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
+        restore(parts, saved, path)
         torch.set_rng_state(saved["generator"])
         first = saved["step"]
         say(f"resuming after epoch {first} ({path})")

@@ -87,6 +87,8 @@ def described(
     settings = {name: getattr(args, name) for name in (*CLIP_DEFAULTS, "clips_per_video")}
     settings["precision"] = work.precision.name
     cache = FeatureCache(args.cache / cache_key(work.backbone, settings))
+    for file in cache.set_aside:
+        print(f"{file}: damaged features, set aside under this name and computed again")
     known: dict[int, str] = {}
     for item, path in enumerate(source.paths):
         try:

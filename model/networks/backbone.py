@@ -1,6 +1,7 @@
 """What every backbone has in common: the pixels it takes, its stages, its pooled features."""
 
 from dataclasses import asdict, dataclass
+from math import inf, isfinite
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,10 @@ class Pixels:
     order: Literal["RGB", "BGR"] = "RGB"
     offset: float = 127.5
     scale: float = 127.5
+
+    def __post_init__(self) -> None:
+        if self.order not in ("RGB", "BGR") or not (isfinite(self.offset) and 0 < self.scale < inf):
+            raise ValueError(f"{self} is no input convention")
 
 
 class Backbone(nn.Module):

@@ -6,7 +6,6 @@ normalisation; the loaded backbone carries that convention.
 """
 
 import re
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,35 +46,24 @@ _INSIDE_RESNET = (
 
 def is_published(checkpoint: Any) -> bool:
     """Whether a loaded checkpoint has the published layout and key names."""
-    return isinstance(checkpoint, dict) and any(
-        key.endswith("motion_linear.weight") for key in checkpoint.get("state_dict", {})
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    return isinstance(state, dict) and any(
+        str(key).endswith("motion_linear.weight") for key in state
     )
 
 
-def load_published(path: str | Path) -> StatisticsNet:
-    """The network of a published checkpoint, with its weights and its input convention.
-
-    Raises ValueError if the file is not such a checkpoint or its weights do not fit.
-    """
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    if not is_published(checkpoint):
-        raise ValueError(f"{path} is no checkpoint of the published code (no motion_linear in it)")
-    try:
-        return from_state_dict(checkpoint["state_dict"])
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
 def from_state_dict(state: dict[str, Tensor]) -> StatisticsNet:
-    """The network that holds a published state_dict; name, depth and width are read from it."""
+    """The network that holds a published state_dict, with its input convention; name, depth and
+    width are read from it. Raises ValueError or RuntimeError if the weights do not fit."""
     state = {key.removeprefix("module."): value for key, value in state.items()}
     name, first = _architecture(state)
-    backbone = BACKBONES[name](width=state[first].shape[0] / 64)
+    with torch.device("meta"):  # memory for the weights that there are, and no others
+        backbone = BACKBONES[name](width=state[first].shape[0] / 64)
+        net = StatisticsNet(backbone, StatisticsHeads(backbone.channels))
     backbone.pixels = PIXELS
-    net = StatisticsNet(backbone, StatisticsHeads(backbone.channels))
     names = _C3D if name == "c3d" else _RESNET
     ours = {_rename(key, names | _HEADS): value for key, value in state.items()}
-    net.load_state_dict(ours | {"backbone._extra_state": backbone.get_extra_state()})
+    net.load_state_dict(ours | {"backbone._extra_state": backbone.get_extra_state()}, assign=True)
     return net
 
 

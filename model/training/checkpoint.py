@@ -1,11 +1,13 @@
 """Checkpoints that survive a crash at any moment: written whole or not at all, checked when read.
 
 A run keeps its last few in a folder of its own, `<save_dir>/<run>/step_00000012.pt`. They hold
-tensors and plain values only and load with `weights_only=True`.
+tensors and plain values only. They may come from strangers: `read` takes no more memory than the
+file's size suggests, and runs nothing of it.
 """
 
 import os
 import zipfile
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -45,23 +47,39 @@ def save(folder: Path, state: dict[str, Any], step: int, keep: int) -> Path:
     return path
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint to the CPU. Raises NoCheckpoint if it is missing, damaged or foreign."""
+def read(path: Path) -> Any:
+    """What `torch.save` wrote, on the CPU. Raises NoCheckpoint if it is missing, damaged, larger
+    than its file, or holds numbers that are not finite."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch.load checks no checksums
-        if damaged:
-            raise NoCheckpoint(f"{path}: damaged ({damaged})")
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if sum(info.file_size for info in archive.infolist()) > path.stat().st_size:
+                    raise NoCheckpoint(f"{path}: declares more content than it has bytes")
+                damaged = archive.testzip()  # torch.load checks no checksums
+            if damaged:
+                raise NoCheckpoint(f"{path}: damaged ({damaged})")
         state = torch.load(path, map_location="cpu", weights_only=True)
+        for name, tensor in _tensors(state):
+            if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+                raise NoCheckpoint(f"{path}: {name} declares more numbers than it has")
+            if not tensor.isfinite().all():
+                raise NoCheckpoint(f"{path}: {name} has numbers that are not finite")
     except FileNotFoundError:
         raise NoCheckpoint(f"{path}: no such checkpoint") from None
     except NoCheckpoint:
         raise
     except Exception as error:  # damage shows in many ways: zip, pickle, torch, unicode errors
-        first_line = (str(error).splitlines() or [""])[0]
-        raise NoCheckpoint(f"{path}: no readable checkpoint ({first_line})") from error
+        raise NoCheckpoint(f"{path}: no readable checkpoint ({one_line(error)})") from error
+    return state
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint that `save` wrote. Raises NoCheckpoint, as `read`."""
+    state = read(path)
     if not isinstance(state, dict) or "step" not in state:
         raise NoCheckpoint(f"{path}: no checkpoint of train.py")
+    if type(state["step"]) is not int or state["step"] < 0:
+        raise NoCheckpoint(f"{path}: step is {state['step']!r:.40}, not a count of steps")
     return state
 
 
@@ -85,18 +103,20 @@ def newest(place: Path) -> tuple[Path, dict[str, Any]] | None:
     raise NoCheckpoint(f"{run}: none of its checkpoints can be read; start anew without --resume")
 
 
-def generator_states(device: torch.device) -> dict[str, Tensor]:
-    """The random states of this process."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
+def one_line(error: Exception) -> str:
+    """An error's words on one line, not all of them if they are many."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 200 else f"{words[:200]} ..."
 
 
-def set_generator_states(states: dict[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
+def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in nested dicts and lists, by its place."""
+    if isinstance(state, Tensor):
+        yield name, state
+    elif isinstance(state, dict | list | tuple):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        for key, value in items:
+            yield from _tensors(value, f"{name}.{key}" if name else str(key))
 
 
 def _by_step(folder: Path) -> list[Path]:

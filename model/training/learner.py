@@ -3,6 +3,7 @@
 from argparse import Namespace
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 from kernels.stages import nvtx_range
 from model.networks.build import statistics_net
 from model.networks.heads import StatisticsNet
-from model.training import checkpoint
 from model.training.distributed import Ranks
 from model.training.loss import LOSSES, StatisticsLoss, absolute_errors
 from model.training.precision import Precision
+from model.training.restore import Generators, restore
 
 
 class Batch(Protocol):
@@ -54,13 +55,10 @@ class Learner:
         """For a checkpoint, of all but the random states."""
         return {name: part.state_dict() for name, part in self.parts.items()}
 
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
-        for name, part in self.parts.items():
-            if saved[name]:  # a scaler that was off has no state
-                part.load_state_dict(saved[name])
-        if self.ranks.rank < len(saved["generators"]):
-            checkpoint.set_generator_states(saved["generators"][self.ranks.rank], self.ranks.device)
+    def restore(self, saved: dict[str, Any], path: Path) -> None:
+        """Continue from a checkpoint. Raises NoCheckpoint if it does not fit, and says what."""
+        generators = Generators(self.ranks.rank, self.ranks.device)
+        restore(self.parts | {"generators": generators}, saved, path)
 
 
 def make_learner(args: Namespace, ranks: Ranks, precision: Precision) -> Learner:

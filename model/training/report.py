@@ -23,12 +23,17 @@ LINE_SECONDS = 5.0  # between two lines where there is no progress bar
 ERROR_STEPS = 10  # per-label errors are averaged over so many steps
 
 
-def new_run(log_dir: Path, name: str) -> str:
-    """A name for a run's folders that starts with `name`, taken by making the one for events."""
+def new_run(log_dir: Path, save_dir: Path, name: str) -> str:
+    """A name for a run's folders that starts with `name`, taken by making both: no other has it."""
     start = f"{name}_{datetime.now():%Y%m%d-%H%M%S}"
     for candidate in chain([start], (f"{start}-{n}" for n in count(2))):
         with suppress(FileExistsError):
-            (log_dir / candidate).mkdir(parents=True)
+            (save_dir / candidate).mkdir(parents=True)
+            try:
+                (log_dir / candidate).mkdir(parents=True)
+            except FileExistsError:
+                (save_dir / candidate).rmdir()
+                raise
             return candidate
     raise AssertionError("the names are endless")
 

@@ -8,6 +8,14 @@ from model.training.checkpoint import newest
 from model.training.options import check_same_run
 
 
+def run_of(path: Path | None, save_dir: Path) -> str | None:
+    """The run that a checkpoint belongs to: the folder of `save_dir` that it is in. One from
+    elsewhere has none; what it says of itself decides no path."""
+    if path is None or path.resolve().parent.parent != save_dir.resolve():
+        return None
+    return path.resolve().parent.name
+
+
 def find_checkpoint(args: Namespace) -> tuple[Path | None, dict[str, Any] | None]:
     """The checkpoint to resume from, if one is asked for and there is one.
 
@@ -23,6 +31,9 @@ def find_checkpoint(args: Namespace) -> tuple[Path | None, dict[str, Any] | None
         print(f"no checkpoint under {place} yet: starting from the beginning")
         return None, None
     path, saved = found
+    for name in ("args", "loader"):
+        if not isinstance(saved.get(name), dict):
+            raise ValueError(f"{path}: {name} is missing or not what train.py writes")
     check_same_run(args, saved["args"])
     print(f"resuming {path}")
     return path, saved

@@ -14,18 +14,14 @@ TINY = ["--seeds", "1", "--steps", "1", "--width", "0.05", "--videos_per_class",
 def test_evidence_is_what_the_commands_found_and_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A variant of each flow, end to end; then again, when there is nothing left to do."""
-    variants = {
-        "untrained": None,
-        "from reels": evidence.PreTraining("tvl1", []),
-        "from videos": evidence.PreTraining("tvl1-fast", []),
-    }
+    """Two variants, end to end; then again, when there is nothing left to do."""
+    variants = {"untrained": None, "from reels": evidence.PreTraining("tvl1", [])}
     monkeypatch.setattr(evidence, "VARIANTS", variants)
     out = tmp_path / "out"
     arguments = [*TINY, "--out", str(out), "--results", str(tmp_path)]
     assert evidence.main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "[1 of 9]" in printed
+    assert "[1 of 6]" in printed
     found = {
         (variant, task): json.loads((folder / task / "result.json").read_text())["result"][figure]
         for variant in evidence.VARIANTS
@@ -38,11 +34,10 @@ def test_evidence_is_what_the_commands_found_and_is_kept(
     } == {key: pytest.approx(100 * value, abs=0.06) for key, value in found.items()}
     assert (out / "evidence.md").read_text() in printed + "\n"
     assert (out / "evidence.png").stat().st_size > 5000
-    for variant, data in {"from reels": "reels", "from videos": "videos"}.items():
-        trained = evidence.checkpoint.newest(evidence.folder(out, variant, 0) / "models")
-        assert trained is not None
-        assert trained[1]["args"]["size"] == 32  # the clips that the evidence speaks of
-        assert trained[1]["args"][data] is not None
+    trained = evidence.checkpoint.newest(evidence.folder(out, "from reels", 0) / "models")
+    assert trained is not None
+    assert trained[1]["args"]["size"] == 32  # the clips that the evidence speaks of
+    assert trained[1]["args"]["reels"] == str(out / "reels")
 
     files = {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}
     assert evidence.main(arguments) == 0
@@ -51,6 +46,18 @@ def test_evidence_is_what_the_commands_found_and_is_kept(
 
     assert evidence.main([*arguments, "--steps", "2"]) == 2
     assert "other settings" in capsys.readouterr().err
+
+
+def test_labels_come_from_the_flow_that_the_variant_names(tmp_path: Path) -> None:
+    args = evidence.parse([*TINY, "--out", str(tmp_path)])
+    words = [command.words for command in evidence.commands(args)]
+    flows = [training.flow for training in evidence.VARIANTS.values() if training is not None]
+    trained = [" ".join(command) for command in words if "train.py" in command]
+    assert len(trained) == len(flows)
+    for command, flow in zip(trained, flows, strict=True):
+        from_videos = f"--videos {tmp_path / 'train'} --flow tvl1-fast"
+        assert (from_videos in command) == (flow == "tvl1-fast")
+        assert (f"--reels {tmp_path / 'reels'}" in command) == (flow == "tvl1")
 
 
 def test_a_failing_command_ends_the_evidence(

@@ -342,6 +342,15 @@ def test_a_callback_may_stop_the_run(rendered: Path) -> None:
         loader.next_batch()
 
 
+def test_numbers_of_frames_are_no_start_frames(rendered: Path) -> None:
+    """A list as TSN's: path, number of frames, class."""
+    data_list = rendered / "tsn.txt"
+    rows = [f"class {i // 2}/v_{i} {18 + 2 * i} {i // 2}\n" for i in range(6)]
+    data_list.write_text("".join(rows))
+    with pytest.raises(ValueError, match=r"tsn\.txt.*are they numbers of frames.*for example"):
+        ClipLoader(rendered, data_list=data_list, **SMALL)
+
+
 def test_listed_starts_are_honoured(rendered: Path) -> None:
     data_list = rendered / "a.list"
     data_list.write_text("class 0/v_0 2 0\nclass 2/v_5 9 1\nclass 2/v_5 14 1\nclass 1/gone 1 1\n")

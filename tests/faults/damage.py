@@ -6,6 +6,7 @@ frame for frame, or is it named with its reason?
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -160,6 +161,12 @@ def unreadable(path: Path) -> None:
     path.chmod(0)
 
 
+def unknown_codec(suffix: str, tag: bytes) -> Callable[[Path], None]:
+    """A codec that nobody has a decoder for."""
+    strange = b"Qzq9" if len(tag) == 4 else b"V_QZQ9".ljust(len(tag), b"\0")
+    return _of_bytes(suffix, lambda data: data.replace(tag, strange))
+
+
 def deep(pix_fmt: str) -> Callable[[Path], None]:
     return lambda path: write_video(path, moving(), "libx264", pix_fmt=pix_fmt)
 
@@ -195,6 +202,10 @@ def faults() -> list[Fault]:
         Fault("nowhere.mp4", nowhere, "no such file"),
         Fault("pipe.mp4", fifo, "no regular file"),
     ]
+    bad += [
+        Fault(f"unknown codec.{suffix}", unknown_codec(suffix, tag), "no decoder for its codec")
+        for suffix, tag in {"avi": b"FMP4", "mp4": b"avc1", "mkv": b"V_MPEG4/ISO/AVC"}.items()
+    ]
     if os.geteuid():  # nothing is unreadable to root
         bad.append(Fault("unreadable.mp4", unreadable, "permission denied"))
     unusual = [
@@ -224,10 +235,11 @@ def write_battery(folder: Path) -> list[Fault]:
 
 
 def pictures(path: Path) -> list[NDArray[np.uint8]]:
-    """Every frame by decoding from the start, upright and resized: what is right, independently."""
-    with av.open(str(path), metadata_errors="replace") as container:
-        images = []
+    """Every frame by decoding from the start, upright and resized, up to the first damage that the
+    decoder notices: what is right, independently."""
+    images = []
+    with av.open(str(path), metadata_errors="replace") as container, suppress(av.FFmpegError):
         for frame in container.decode(video=0):
             image = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
             images.append(cv2.resize(image, (171, 128), interpolation=cv2.INTER_LINEAR))
-        return images
+    return images

@@ -1,6 +1,7 @@
 """Frames by number, against decoding from frame 0 and counting."""
 
 from pathlib import Path
+from typing import NoReturn
 
 import av
 import cv2
@@ -171,3 +172,25 @@ def test_metadata_need_not_be_utf8(tmp_path: Path) -> None:
     with pytest.raises(UnicodeDecodeError), av.open(str(odd)):
         pass
     assert np.array_equal(read_frames(odd, range(20)), read_frames(path, range(20)))
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("odd\nlines"), MemoryError(), UnicodeDecodeError("utf-8", b"", 0, 1, "x")]
+)
+@pytest.mark.parametrize("where", ["open", "demux"])
+def test_whatever_pyav_raises_is_the_files_fault(
+    error: Exception, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.mp4"
+    write_video(path, np.zeros((20, 32, 32, 3), np.uint8))
+
+    def fails(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    if where == "open":
+        monkeypatch.setattr(av, "open", fails)
+    else:
+        monkeypatch.setattr(video, "frames_of", fails)
+    with pytest.raises(BadVideo, match=rf"a\.mp4: \w+: {type(error).__name__}") as caught:
+        video.read_by_counting(path, range(16), None)
+    assert "\n" not in str(caught.value)

@@ -19,6 +19,7 @@ import pytest
 from dali_pipes.decoding.jpeg import read_image
 from dali_pipes.decoding.video import read_frames
 from dali_pipes.flow import tvl1_flow
+from dali_pipes.lock import locked
 from dali_pipes.prepare import reels as command
 from dali_pipes.prepare import shards
 from dali_pipes.prepare.images import jpeg
@@ -215,7 +216,7 @@ def test_what_cannot_be_is_said(prepare: Run, videos: Path, tmp_path: Path) -> N
     )
     assert status == 2
     assert "was begun with resize [24, 32] (now [32, 32])" in said
-    with shards.locked(reels):
+    with locked(reels / ".lock", "`prepare reels`"):
         status, said = prepare("reels", videos, "--out", reels, *SMALL)
     assert (status, "another `prepare reels` works there" in said) == (2, True)
     (videos / "a/0_mp4.avi").write_bytes((videos / "a/0.mp4").read_bytes())
@@ -307,7 +308,7 @@ def test_ranks_share_and_one_alone_makes_up_for_others(
 ) -> None:
     reels = tmp_path / "reels"
     for path in list(videos.rglob("*.mp4"))[1:3]:
-        path.rename(path.with_suffix(".later"))
+        path.rename(path.with_name(f".{path.name}"))
     process = start(
         videos, reels, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"
     )
@@ -315,8 +316,8 @@ def test_ranks_share_and_one_alone_makes_up_for_others(
     assert process.returncode == 0, said
     assert {path.name[:10] for path in reels.glob("reels-*.tar")} == {"reels-0000", "reels-0001"}
     assert len(contents(reels)) == 4
-    for path in list(videos.rglob("*.later")):
-        path.rename(path.with_suffix(".mp4"))
+    for path in list(videos.rglob(".*.mp4")):
+        path.rename(path.with_name(path.name[1:]))
     assert prepare("reels", videos, "--out", reels, *SMALL)[0] == 0
     assert prepare("reels", videos, "--out", tmp_path / "other", *SMALL)[0] == 0
     same(reels, tmp_path / "other")

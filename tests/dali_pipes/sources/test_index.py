@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dali_pipes.decoding.video import VideoInfo
+from dali_pipes.decoding.video import BadVideo, VideoInfo
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import VideoFiles
 from dali_pipes.sources import index as index_module
@@ -45,33 +45,62 @@ def test_every_file_is_opened_once(source: VideoFiles, monkeypatch: pytest.Monke
     probe = VideoFiles.probe
     monkeypatch.setattr(VideoFiles, "probe", lambda s, i: opened.append(i) or probe(s, i))
     again = surveyed(source)
-    assert not opened
+    assert opened == [3]  # what could not be used is looked at again
     assert np.array_equal(again.frames, first.frames)
     assert {i: str(e) for i, e in again.bad.items()} == {i: str(e) for i, e in first.bad.items()}
 
     os.utime(source.paths[0], (1, 1))  # the file changed
+    opened.clear()
     assert surveyed(source).frames[0] == 5
-    assert opened == [0]
+    assert sorted(opened) == [0, 3]
 
 
-def test_an_index_that_earlier_code_wrote_still_counts(source: VideoFiles) -> None:
-    """Its format, spelt out: what is written in it is believed, and nothing is opened."""
+def test_a_fault_that_was_mended_is_forgotten(
+    source: VideoFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the system, or of the file, though its size and time say nothing of it."""
+    whole, bad = Path(source.paths[0]), Path(source.paths[3])
+    data = whole.read_bytes()
+    bad.write_bytes(bytes(len(data)))
+    os.utime(bad, (1, 1))
+
+    def no_more(path: str) -> VideoInfo:
+        raise BadVideo(path, "open", "too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoFiles, "probe", lambda s, i: no_more(s.paths[i]))
+        assert set(surveyed(source).bad) == {0, 1, 2, 3}
+    assert set(surveyed(source).bad) == {2, 3}
+    bad.write_bytes(data)
+    os.utime(bad, (1, 1))
+    known = surveyed(source)
+    assert set(known.bad) == {2}
+    assert known.frames[3] == 5
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_index_that_earlier_code_wrote_still_counts(source: VideoFiles, version: int) -> None:
+    """Its format, spelt out: frame counts in it are believed, that a file is bad is not."""
     table = (
         "CREATE TABLE videos (path BLOB PRIMARY KEY, size INTEGER, time INTEGER, frames INTEGER, "
-        "decoded INTEGER, height INTEGER, width INTEGER, codec TEXT, stage TEXT, reason TEXT)"
+        "decoded INTEGER, height INTEGER, width INTEGER, codec TEXT, stage TEXT, reason TEXT"
+        f"{', unsure TEXT' if version == 2 else ''})"
     )
     assert source.index_path is not None
     db = sqlite3.connect(source.index_path)
     with db:
         db.execute(table)
-        db.execute("PRAGMA user_version = 1")
+        db.execute(f"PRAGMA user_version = {version}")
         good = ("a/5 é.mp4".encode(), *source.stamp(0), 77, 66, 32, 40, "h264", None, None)
         bad = ("a/9 é.mp4".encode(), *source.stamp(1), 0, -1, 0, 0, "", "decode", "is damaged")
-        db.executemany(f"INSERT INTO videos VALUES ({'?, ' * 9}?)", [good, bad])
+        more = () if version == 1 else ("",)
+        rows = [(*good, *more), (*bad, *more)]
+        db.executemany(f"INSERT INTO videos VALUES ({', '.join('?' * len(rows[0]))})", rows)
     db.close()
     known = surveyed(source)
     assert (known.frames[0], known.decoded[0]) == (77, 66)
-    assert str(known.bad[1]) == f"{source.paths[1]}: decode: is damaged"
+    assert known.frames[1] == 9
+    assert set(known.bad) == {2, 3}
 
 
 def test_what_decoding_proves_is_kept(source: VideoFiles) -> None:
@@ -100,7 +129,7 @@ def test_index_moves_with_its_folder(source: VideoFiles, tmp_path: Path) -> None
     os.rename(tmp_path / "videos", tmp_path / "moved")
     moved = VideoFiles.found(tmp_path / "moved")
     index = Index(moved.index_path)
-    assert [row.path for row in index.rows()] == [moved.paths[i] for i in (0, 1, 3)]
+    assert [row.path for row in index.rows()] == [moved.paths[i] for i in (0, 1)]
 
 
 def test_index_lies_in_the_cache_folder_where_the_videos_are_read_only(

@@ -74,10 +74,10 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
         ("c/v 120 7\r\n", 119, 7),
         ("\ufeffc/v 2 0\n\n\n", 1, 0),
         ("c/v\n", NO_START, -1),
-        ("c/v 5\n", 4, -1),  # one folder only: a start frame
-        ("c/v 1\nc/w 9\nd/x 1\n", 0, -1),
+        ("c/v 5\nc/v 21\nd/x 5\n", 4, -1),  # a video has several: start frames
         ("c/v 3\nc/w 3\nd/x 4\n", NO_START, 3),  # one number a folder: classes
         ("c/two words 3 1\n", 2, 1),
+        ("c/v 0\nc/w 0\nd/x 1\n", NO_START, 0),  # classes from 0
     ],
 )
 def test_list_format(tmp_path: Path, text: str, start: int, class_id: int) -> None:
@@ -93,7 +93,17 @@ def test_list_format(tmp_path: Path, text: str, start: int, class_id: int) -> No
     [
         (b"", "is empty"),
         (b"c/v 1 0\nc/w 0 0\n", "line 2: start frames count from 1"),
-        (b"c/v 1 0\nc/w 1\n", "line 2: has no class"),
+        (b"c/v 1 0\nc/w\n", "line 2: has no class"),
+        (b"c/v 1 0\nc/w 1\n", "line 2: is 1 a start frame or a class"),
+        (b"c/v 5\n", "line 1: is 5 a start frame or a class"),
+        (b"a.mp4 3\nb.mp4 7\nd.mp4 12\ne.mp4 30\n", "line 1: .*start frame or a class"),
+        (b"c/v 3\nc/w 3\nc/x 3\n", "line 1: is 3 a start frame or a class"),  # UCF, one class
+        (b"c/v 3\nd/w 7\n", "line 1: is 3 a start frame or a class"),
+        (b"c/v.mp4,3\nd/w.mp4,4\n", "csv.*for example"),
+        (b"c/v.mp4, 3\nd/w.mp4, 4\n", "csv.*for example"),
+        (b"c/v.mp4;3\n", "csv.*for example"),
+        (b"label,youtube_id,time_start,time_end,split\nplaying guitar,x,1,11,train\n", "csv"),
+        (b"c\\v.mp4 1 0\nd\\w.mp4 1 1\n", r"has \\ between folder and file"),
         (b"\0\0\1\2", "is no text file"),
         (b"../v 1 0\n", r"line 1: \.\./v is not inside"),
         (b"c/v 1 0\n/etc/passwd 1 0\n", "line 2: /etc/passwd is not inside"),
@@ -224,3 +234,112 @@ def test_split_keeps_the_clips_of_a_file_together() -> None:
     assert set(split(source, 0.25, seed=2)[1].paths) != set(held.paths)
     with pytest.raises(ValueError, match="one video cannot be split"):
         split(source.subset([0]), 0.5)
+
+
+def images(folder: Path, numbers: range, name: str = "frame{:06d}.jpg") -> None:
+    """Images that show their number; of flow, too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        cv2.imwrite(str(folder / name.format(number)), np.full((16, 24, 3), 5 * number, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("rgb", "flow"),
+    [
+        ("img_{:05d}.jpg", "flow_{:05d}.jpg"),
+        ("image_{:05d}.jpg", "frame{:06d}.jpg"),
+        ("{:04d}.JPEG", "x{:03d}.jpeg"),
+        ("odd {{1}} 2_{:05d}.jpg", "frame{:06d}.jpg"),
+    ],
+)
+def test_images_may_be_called_otherwise(rgb: str, flow: str, tmp_path: Path) -> None:
+    for video in ("a/one", "b/two"):
+        images(tmp_path / "rgb" / video, range(1, 8), rgb)
+        for side in "uv":
+            images(tmp_path / side / video[2:], range(1, 7), flow)
+    (tmp_path / "a.list").write_text("a/one 1 0\nb/two 1 1\n")
+    sides = (tmp_path / "rgb", tmp_path / "u", tmp_path / "v")
+    for source in (FrameFolders.found(*sides), FrameFolders.listed(tmp_path / "a.list", *sides)):
+        assert len(source) == 2
+        assert not source.left_out
+        assert source.probe(1).frames == 7
+        clip, _ = source.read_clip(1, range(2, 5), None)
+        assert np.abs(clip[:, 0, 0, 0] - np.array([15, 20, 25])).max() <= 1
+        assert len(source.read_encoded(0, range(7), range(6))[2]) == 6
+        assert pickle.loads(pickle.dumps(source)).subset([1]).probe(0).frames == 7
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["img_00001.jpg", "flow_x_00001.jpg", "flow_y_00001.jpg"],  # three in one folder
+        ["img_1.jpg", "img_10.jpg"],  # without leading zeros
+        ["first.jpg", "second.jpg"],
+    ],
+)
+def test_images_whose_naming_is_uncertain_are_refused(names: list[str], tmp_path: Path) -> None:
+    for name in names:
+        images(tmp_path / "rgb" / "a" / "one", range(1), name)
+    with pytest.raises(ValueError, match=r"a/one: cannot tell how its images are called.*frame0"):
+        FrameFolders.found(tmp_path / "rgb")
+
+
+@pytest.mark.parametrize("name", ["frame{:06d}.jpg", "img_{:05d}.jpg"])
+@pytest.mark.parametrize("side", ["rgb/a", "u", "v"])
+def test_images_that_count_from_zero_are_refused(side: str, name: str, tmp_path: Path) -> None:
+    for place in ("rgb/a", "u", "v"):
+        images(tmp_path / place / "one", range(0 if place == side else 1, 9), name)
+    with pytest.raises(ValueError, match=r"one: open: images count from 1, and there is \w+0\.jpg"):
+        FrameFolders.found(tmp_path / "rgb", tmp_path / "u", tmp_path / "v")
+
+
+def test_a_folder_among_others_that_counts_from_zero_is_named(tmp_path: Path) -> None:
+    images(tmp_path / "rgb/one", range(1, 9))
+    images(tmp_path / "rgb/two", range(9))
+    images(tmp_path / "rgb/three", range(1, 9))
+    source = FrameFolders.found(tmp_path / "rgb")
+    bad = {}
+    for item in range(3):
+        try:
+            source.probe(item)
+        except BadVideo as error:
+            bad[Path(error.path).name] = error.reason
+    assert bad == {"two": "images count from 1, and there is frame000000.jpg; rename them"}
+
+
+def test_folders_without_a_first_image_are_named(tmp_path: Path) -> None:
+    images(tmp_path / "rgb/a/good", range(1, 9))
+    images(tmp_path / "rgb/a/late", range(2, 9))
+    images(tmp_path / "rgb/b/other", range(1, 9), "img_{:05d}.jpg")
+    (tmp_path / "rgb/b/empty").mkdir()
+    (tmp_path / "rgb/notes").mkdir()
+    (tmp_path / "rgb/notes/read.me").write_text("of no concern")
+    images(tmp_path / "rgb/a", range(1), "cover.jpg")
+    source = FrameFolders.found(tmp_path / "rgb")
+    assert names(source, tmp_path / "rgb") == ["a/good"]
+    left = {os.path.relpath(bad.path, tmp_path / "rgb"): bad.reason for bad in source.left_out}
+    assert left.pop("a") == "has no frame000001.jpg (its first image is cover.jpg)"
+    assert left == {
+        "a/late": "has no frame000001.jpg (its first image is frame000002.jpg)",
+        "b/other": "has no frame000001.jpg (its first image is img_00001.jpg)",
+        "b/empty": "is empty",
+    }
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_videos_that_would_share_flow_are_refused(listed: bool, tmp_path: Path) -> None:
+    for video in ("a/one", "b/one", "b/two"):
+        images(tmp_path / "rgb" / video, range(1, 9))
+    for side in "uv":
+        for video in ("one", "two"):
+            images(tmp_path / side / video, range(1, 8))
+    (tmp_path / "a.list").write_text("a/one 1 0\na/one 2 0\nb/one 1 1\nb/two 1 1\n")
+    data_list = tmp_path / "a.list" if listed else None
+    folders = {"rgb_prefix": tmp_path / "rgb", "data_list": data_list}
+    assert len(open_source(**folders)) == (4 if listed else 3)  # without flow each is itself
+    flow = {"flow_x_prefix": tmp_path / "u", "flow_y_prefix": tmp_path / "v"}
+    with pytest.raises(ValueError, match=r"a/one and .*b/one have one name and would share"):
+        open_source(**folders, **flow)
+    (tmp_path / "a.list").write_text("a/one 1 0\na/one 2 0\nb/two 1 1\n")
+    if listed:
+        assert len(open_source(**folders, **flow)) == 3

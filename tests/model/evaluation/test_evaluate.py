@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +188,25 @@ def test_extraction_continues_where_it_was_interrupted(
     assert result["videos"] == 12
     (folder,) = (tmp_path / "features").iterdir()
     assert len(FeatureCache(folder)._places) == 12
+
+
+def test_two_tasks_at_once_fill_one_cache_and_find_what_each_finds_alone(
+    videos: Path, out: Path, tmp_path: Path
+) -> None:
+    tasks = ("retrieval", "scenes")
+    command = [sys.executable, "-m", "model.evaluate"]
+    network = ["--checkpoint", "random", "--width", "0.05", "--videos", str(videos)]
+    started = [
+        subprocess.Popen([*command, task, *network, "--out", str(tmp_path / task), *SMALL])
+        for task in tasks
+    ]
+    assert [process.wait(120) for process in started] == [0, 0]
+    for task in tasks:
+        result = json.loads((tmp_path / task / "result.json").read_text())
+        assert result["result"] == run(task, videos, out)["result"]
+    (folder,) = (tmp_path / "features").iterdir()
+    assert len(FeatureCache(folder)._places) == 12
+    assert not list(folder.glob("*.partial"))
 
 
 def test_test_videos_in_a_folder_of_their_own_and_shared_groups(

@@ -70,14 +70,82 @@ def test_cache_gives_back_what_it_was_given(tmp_path: Path) -> None:
         np.testing.assert_array_equal(table["clips"][:, 1, 3], [-4, 0, -2])
 
 
-def test_cache_survives_an_interruption_and_names_a_damaged_file(tmp_path: Path) -> None:
+def numbered(cache: FeatureCache, *numbers: int) -> None:
+    """Add videos whose features are their numbers."""
+    cache.add(
+        [str(n) for n in numbers],
+        [
+            {"map": np.full(3, n, np.float32), "clips": np.full((2, 4), n, np.float32)}
+            for n in numbers
+        ],
+    )
+
+
+def assert_has(folder: Path, *numbers: int) -> None:
+    cache = FeatureCache(folder)
+    assert all(str(n) in cache for n in numbers)
+    table = cache.table([str(n) for n in numbers], ["map"])
+    np.testing.assert_array_equal(table["map"][:, 0], numbers)
+
+
+def test_a_half_written_file_of_an_interruption_is_no_features(tmp_path: Path) -> None:
+    numbered(FeatureCache(tmp_path), 1)
+    (tmp_path / "two.partial").write_bytes(b"half")
+    assert_has(tmp_path, 1)
+    assert not FeatureCache(tmp_path).set_aside
+
+
+def test_no_file_of_the_cache_takes_anothers_place(tmp_path: Path) -> None:
+    """Neither after one was deleted, nor when two processes add at once."""
+    for n in range(3):
+        numbered(FeatureCache(tmp_path), n)
+    next(tmp_path.glob("*.npz")).unlink()
+    left = [n for n in range(3) if str(n) in FeatureCache(tmp_path)]
+    one, other = FeatureCache(tmp_path), FeatureCache(tmp_path)
+    for n in range(3, 9):
+        numbered(one if n % 2 else other, n)
+    numbered(other, 3)  # computed by both
+    assert len(left) == 2
+    assert_has(tmp_path, *left, *range(3, 9))
+
+
+def test_any_damage_of_a_cache_file_is_noticed_and_costs_only_its_own_videos(
+    tmp_path: Path,
+) -> None:
+    """A flipped bit anywhere, a file cut anywhere."""
     cache = FeatureCache(tmp_path)
-    cache.add(["a"], [{"map": np.ones(3, np.float32)}])
-    (tmp_path / "features_000001.partial").write_bytes(b"half")
-    assert "a" in FeatureCache(tmp_path)
-    (tmp_path / "features_000001.npz").write_bytes(b"half")
-    with pytest.raises(ValueError, match=r"features_000001\.npz: no readable features"):
-        FeatureCache(tmp_path)
+    numbered(cache, 1, 2)
+    numbered(cache, 3)
+    file, _ = cache._places["1"]
+    sound = file.read_bytes()
+    damages = [bytes([*sound[:i], sound[i] ^ 0x10, *sound[i + 1 :]]) for i in range(len(sound))]
+    damages += [sound[:size] for size in range(0, len(sound), 7)]
+    for damaged in damages:
+        file.write_bytes(damaged)
+        opened = FeatureCache(tmp_path)
+        (aside,) = opened.set_aside
+        assert aside.read_bytes() == damaged
+        assert not file.exists()
+        assert "1" not in opened
+        assert_has(tmp_path, 3)
+    numbered(FeatureCache(tmp_path), 1, 2)
+    assert_has(tmp_path, 1, 2, 3)
+
+
+def test_a_cache_that_may_not_be_read_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the system is no damage: nothing is set aside."""
+    numbered(FeatureCache(tmp_path), 1)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refused)
+        with pytest.raises(PermissionError):
+            FeatureCache(tmp_path)
+    assert_has(tmp_path, 1)
 
 
 def test_cache_key_changes_with_weights_settings_and_input_convention() -> None:

@@ -1,0 +1,32 @@
+"""One owner at a time: a file that says who works in a folder, held for as long as that lasts."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def locked(file: Path, what: str) -> Iterator[None]:
+    """Keep others out for whom the same file stands; `what` is at work here, for people.
+
+    The system lets go of it however this process ends. Raises ValueError that names the owner if
+    there is one. On a file system without locks it keeps nobody out.
+    """
+    with open(file, "a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            owner = stream.readline().strip() or "unknown"
+            raise ValueError(
+                f"{file.parent}: another {what} works there ({owner}); wait for it, or stop it"
+            ) from None
+        except OSError:
+            pass
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        stream.flush()
+        yield
