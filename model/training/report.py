@@ -29,6 +29,8 @@ def new_run(log_dir: Path, save_dir: Path, name: str) -> str:
     for candidate in chain([start], (f"{start}-{n}" for n in count(2))):
         with suppress(FileExistsError):
             (save_dir / candidate).mkdir(parents=True)
+            if save_dir.resolve() == log_dir.resolve():
+                return candidate
             try:
                 (log_dir / candidate).mkdir(parents=True)
             except FileExistsError:

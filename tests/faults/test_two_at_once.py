@@ -135,9 +135,10 @@ def test_runs_begun_in_one_second_share_nothing(
     assert run(tmp_path, "--steps 1", "logs") == 0
     assert run(tmp_path, "--steps 1", "elsewhere") == 0
     assert run(tmp_path, "--steps 1", "logs") == 0
+    assert run(tmp_path, "--steps 1", "saved") == 0  # one folder for both
     for folder in (tmp_path / "saved").iterdir():
         assert len(list(folder.glob("step_*.pt"))) == 1
-    assert len(list((tmp_path / "saved").iterdir())) == 3
+    assert len(list((tmp_path / "saved").iterdir())) == 4
 
 
 def test_two_flows_of_one_folder_started_together(tmp_path: Path) -> None:

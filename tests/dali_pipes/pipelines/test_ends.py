@@ -114,6 +114,8 @@ from dali_pipes.sources import Synthetic
 
 arguments = dict(batch_size=2, device="cpu", resize=(32, 40), size=24)
 loader = ClipLoader(Synthetic.make(8, size=(48, 64)), num_workers=WORKERS, **arguments)
+loader.next_batch()  # an interrupted import of DALI would be half a DALI
+loader.load_state_dict(loader.state_dict() | {"consumed": 0})
 taken, interrupts = [], 0
 print("ready", flush=True)
 while interrupts < INTERRUPTS or len(taken) < 12:

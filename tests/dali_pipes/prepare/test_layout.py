@@ -68,7 +68,7 @@ def test_two_commands_make_the_published_layout(prepare, make_video, tmp_path: P
     source = FrameFolders.listed(out / "train.list", out / "rgb", out / "flow/u", out / "flow/v")
     assert [source.probe(item).frames for item in range(len(source))] == [20, 33, 33]
     assert {path.name for path in out.iterdir()} == {
-        "rgb", "flow", "train.list", "frames.json", "flow.json"
+        "rgb", "flow", "train.list", "frames.json", "flow.json", ".frames.lock", ".flow.lock"
     }  # fmt: skip
 
 
