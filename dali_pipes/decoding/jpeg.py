@@ -44,12 +44,17 @@ def image_name(number: int) -> str:
     return PUBLISHED(number)
 
 
+def images_among(names: Iterable[str]) -> list[str]:
+    """The names of JPEG images, sorted."""
+    return sorted(name for name in names if name.lower().endswith((".jpg", ".jpeg")))
+
+
 def naming_of(names: Iterable[str]) -> Naming | None:
     """How the images among a folder's files are called; None: there are none.
 
     Raises ValueError if that is not certain.
     """
-    images = sorted(name for name in names if name.lower().endswith((".jpg", ".jpeg")))
+    images = images_among(names)
     if not images:
         return None
     found = dict[Naming, str]()

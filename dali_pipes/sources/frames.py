@@ -13,6 +13,7 @@ from dali_pipes.decoding.jpeg import (
     PUBLISHED,
     Naming,
     count_images,
+    images_among,
     naming_of,
     read_encoded,
     read_image,
@@ -207,7 +208,7 @@ def _lacks_frames(names: Sequence[str], naming: Naming) -> str:
     """Why a folder without a first image is no video, if it seems to be meant as one."""
     if not names:
         return "is empty"
-    images = sorted(name for name in names if name.lower().endswith((".jpg", ".jpeg")))
+    images = images_among(names)
     return f"has no {naming(1)} (its first image is {images[0]})" if images else ""
 
 

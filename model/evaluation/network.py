@@ -44,10 +44,12 @@ def load(place: str, model: str, width: float, seed: int) -> Loaded:
             except Exception as error:  # as many kinds as there are wrong weights
                 raise ValueError(f"{path}: state_dict does not fit ({one_line(error)})") from error
             return Loaded(_ready(backbone), f"published {type(backbone).__name__}, {path}")
-    found = checkpoint.newest(path)
-    if found is None:
-        raise ValueError(f"{path}: no checkpoint there")
-    path, state = found
+        state = checkpoint.of_training(state, path)
+    else:
+        found = checkpoint.newest(path)
+        if found is None:
+            raise ValueError(f"{path}: no checkpoint there")
+        path, state = found
     if "args" not in state or "net" not in state:
         raise ValueError(f"{path}: no checkpoint of train.py")
     args = _checked(state["args"], path)

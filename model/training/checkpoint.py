@@ -75,7 +75,11 @@ def read(path: Path) -> Any:
 
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint that `save` wrote. Raises NoCheckpoint, as `read`."""
-    state = read(path)
+    return of_training(read(path), path)
+
+
+def of_training(state: Any, path: Path) -> dict[str, Any]:
+    """What was read from `path`, if `save` wrote it. Raises NoCheckpoint if not."""
     if not isinstance(state, dict) or "step" not in state:
         raise NoCheckpoint(f"{path}: no checkpoint of train.py")
     if type(state["step"]) is not int or state["step"] < 0:

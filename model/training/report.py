@@ -27,15 +27,15 @@ def new_run(log_dir: Path, save_dir: Path, name: str) -> str:
     """A name for a run's folders that starts with `name`, taken by making both: no other has it."""
     start = f"{name}_{datetime.now():%Y%m%d-%H%M%S}"
     for candidate in chain([start], (f"{start}-{n}" for n in count(2))):
-        with suppress(FileExistsError):
-            (save_dir / candidate).mkdir(parents=True)
-            if save_dir.resolve() == log_dir.resolve():
-                return candidate
-            try:
-                (log_dir / candidate).mkdir(parents=True)
-            except FileExistsError:
-                (save_dir / candidate).rmdir()
-                raise
+        made: list[Path] = []
+        try:
+            for folder in sorted({save_dir.resolve(), log_dir.resolve()}):  # they may be one
+                (folder / candidate).mkdir(parents=True)
+                made.append(folder / candidate)
+        except FileExistsError:
+            for taken in made:
+                taken.rmdir()
+        else:
             return candidate
     raise AssertionError("the names are endless")
 

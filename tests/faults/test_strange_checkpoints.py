@@ -44,8 +44,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def put(state: dict, field: str, value: Any) -> None:
-    """Set state's "a/b/c" to a value, or to what a function makes of the one it has."""
+def changed(path: Path, field: str, value: Any) -> dict:
+    """A checkpoint whose "a/b/c" is set to a value, or to what a function makes of it."""
+    whole = state = checkpoint.load(path)
     *above, last = (int(key) if key.isdigit() else key for key in field.split("/"))
     for key in above:
         state = state[key]
@@ -53,6 +54,7 @@ def put(state: dict, field: str, value: Any) -> None:
         del state[last]
     else:
         state[last] = value(state[last]) if callable(value) else value
+    return whole
 
 
 MISSING = object()
@@ -109,10 +111,8 @@ def test_a_field_that_is_strange_is_named(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    state = checkpoint.load(sound)
-    put(state, field, value)
     path = tmp_path / "strange.pt"
-    torch.save(state, path)
+    torch.save(changed(sound, field, value), path)
     assert run(tmp_path, f"--steps 2 --resume {path}") == 2
     error = capsys.readouterr().err
     assert words in error
@@ -199,9 +199,7 @@ def test_a_network_to_be_judged_may_be_strange_too(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    state = checkpoint.load(sound)
-    put(state, field, value)
-    assert_refused(state, words, tmp_path, capsys)
+    assert_refused(changed(sound, field, value), words, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.dali_pipes.pipelines.test_running import running
+
 SCRIPT = """
 import gc, signal, sys, threading, time
 from dali_pipes import ClipLoader
@@ -170,15 +172,7 @@ def test_after_an_interrupt_the_stream_goes_on_with_the_right_clip(
 
 def remains(pids: list[int], scratch: Path, shared: set[str]) -> list[str]:
     """What is left of a process: workers, files, shared memory."""
-    workers = [str(pid) for pid in pids if alive(pid)]
+    workers = [str(pid) for pid in pids if running(pid)]
     files = [path.name for path in scratch.glob("sts-dali-*")]
     alone = "PYTEST_XDIST_WORKER" not in os.environ  # or tests beside this one make some, too
     return workers + files + sorted({*os.listdir("/dev/shm")} - shared if alone else ())
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
