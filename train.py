@@ -24,7 +24,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from dali_pipes import ClipBatch, ClipLoader
-from dali_pipes.decoding.video import BadVideo
+from dali_pipes.decoding.opening import BadVideo
 from dali_pipes.flow import add_flow_argument
 from dali_pipes.loader import NothingUsable
 from dali_pipes.lock import locked

@@ -22,7 +22,7 @@ import torch
 from benchmarks import inputs, page, timing
 from benchmarks.bottleneck import Cost, limits
 from benchmarks.training import Measured, training
-from dali_pipes.decoding.video import BadVideo
+from dali_pipes.decoding.opening import BadVideo
 from dali_pipes.loader import NothingUsable
 from dali_pipes.prepare.work import BadInput
 from dali_pipes.sources import Reels

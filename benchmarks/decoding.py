@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import timing
-from dali_pipes.decoding.video import BadVideo, probe, read_by_counting, read_clip
+from dali_pipes.decoding.opening import BadVideo
+from dali_pipes.decoding.video import probe, read_by_counting, read_clip
 from dali_pipes.sources import VideoFiles
 
 FRAMES = 17

@@ -23,7 +23,8 @@ from benchmarks.flow import Frames, fit, parse, read_clips
 from benchmarks.inputs import layout_arguments, run_command
 from dali_pipes import ClipBatch, ClipLoader
 from dali_pipes.clips import Clip, ClipSpec
-from dali_pipes.decoding.video import read_frames, resized
+from dali_pipes.decoding.pixels import resized
+from dali_pipes.decoding.video import read_frames
 from dali_pipes.flow import tvl1_flow
 from dali_pipes.pipelines.fetch import cut_flow, cut_frames
 from dali_pipes.prepare import flow, frames, reels

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from benchmarks import timing
 from benchmarks.dis import dis_flow
-from dali_pipes.decoding.video import BadVideo, probe, read_frames
+from dali_pipes.decoding.opening import BadVideo
+from dali_pipes.decoding.video import probe, read_frames
 from dali_pipes.flow import fitted
 from dali_pipes.pipelines import gpu as gpu_pipeline
 from dali_pipes.sources import VideoFiles

@@ -24,7 +24,7 @@ from benchmarks.cold import Cold, Read, timed_cold
 from benchmarks.small_files import SPEC, Images, resized_frames
 from benchmarks.stored import REELS, Format, Stored, store
 from dali_pipes.clips import clip_at, start_frame
-from dali_pipes.decoding.video import BadVideo
+from dali_pipes.decoding.opening import BadVideo
 from dali_pipes.prepare.work import BadInput
 from model.flags import Help, Parser, positive, whole
 

@@ -28,7 +28,10 @@ from benchmarks.readers import READERS, Read, reason
 from benchmarks.rivals import ROUNDS, Array, Row, compare, ratio, stream
 from dali_pipes import ClipLoader
 from dali_pipes.clips import ClipSpec, clip_at, start_frame
-from dali_pipes.decoding.video import BadVideo, decoded, read_frames, resized
+from dali_pipes.decoding.opening import BadVideo
+from dali_pipes.decoding.pixels import resized
+from dali_pipes.decoding.showing import decoded
+from dali_pipes.decoding.video import read_frames
 from dali_pipes.flow import fast_flow, fitted, tvl1_flow
 from dali_pipes.sources import Reels, VideoFiles
 from kernels.flow.code import encode

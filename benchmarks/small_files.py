@@ -12,14 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.clips import ClipSpec
-from dali_pipes.decoding.video import (
-    BadVideo,
-    decoded_rgb,
-    frames_of,
-    opened,
-    resized,
-    upright_rgb,
-)
+from dali_pipes.decoding.opening import BadVideo, opened
+from dali_pipes.decoding.pixels import resized, upright_rgb
+from dali_pipes.decoding.showing import decoded_rgb
 from dali_pipes.prepare.encode import write_video
 
 Images = NDArray[np.uint8]  # RGB [T,128,171,3]
@@ -124,7 +119,7 @@ def read_h264(path: str, numbers: range) -> Images:
         assert stream.time_base is not None
         a_frame = 1 / (FPS * stream.time_base)  # in units of time stamps
         container.seek(round(numbers.start * a_frame), stream=stream)
-        for frame in frames_of(container, stream):
+        for frame in container.decode(stream):
             assert frame.pts is not None
             place = round(frame.pts / a_frame) - numbers.start
             if place >= 0:

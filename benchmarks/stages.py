@@ -21,7 +21,8 @@ from benchmarks.inputs import Clips
 from benchmarks.labels import threads
 from dali_pipes.clips import ClipSpec
 from dali_pipes.decoding.jpeg import read_encoded
-from dali_pipes.decoding.video import read_clip, resized
+from dali_pipes.decoding.pixels import resized
+from dali_pipes.decoding.video import read_clip
 from dali_pipes.flow import fast_flow, fitted, tvl1_flow
 from dali_pipes.pipelines.images import resized_part
 from kernels.labels import clip_labels

@@ -32,7 +32,8 @@ from benchmarks.small_files import (
     small_files,
 )
 from dali_pipes.decoding.jpeg import image_name
-from dali_pipes.decoding.video import BadVideo, read_clip
+from dali_pipes.decoding.opening import BadVideo
+from dali_pipes.decoding.video import read_clip
 from dali_pipes.prepare import frames, reels
 from dali_pipes.prepare.work import BadInput, Ranks, each, summary, worker_count
 from dali_pipes.sources import FrameFolders, Reels, Source, VideoFiles, reel_index

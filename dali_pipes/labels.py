@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decoding.video import printable
+from dali_pipes.decoding.opening import printable
 from dali_pipes.flow import add_flow_argument
 from dali_pipes.prepare.store import write_whole
 from dali_pipes.prepare.work import height_width

@@ -18,14 +18,15 @@ from torch import Tensor
 
 from dali_pipes.batch import ClipBatch
 from dali_pipes.clips import ClipSpec, clip_at, clip_start, rank_slots
-from dali_pipes.decoding.video import BadVideo, printable
+from dali_pipes.decoding.opening import BadVideo, printable
 from dali_pipes.flow import GONE, NO_FLOW, resolve_flow
 from dali_pipes.pipelines.feed import Feed, decodes_on_gpu
 from dali_pipes.pipelines.fetch import Share
 from dali_pipes.pipelines.nvdec import DECODE_THREADS
 from dali_pipes.sources import Reels, Source, VideoFiles, open_source
-from dali_pipes.sources.index import UNKNOWN, Index, survey
+from dali_pipes.sources.index import UNKNOWN, Index
 from dali_pipes.sources.lists import FORMS, NO_START
+from dali_pipes.sources.survey import survey
 from kernels.gpu import check_gpu
 from kernels.labels import clip_labels
 from kernels.labels.schema import LABELS, Rule

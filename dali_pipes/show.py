@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from dali_pipes.clips import ClipSpec, start_frame
-from dali_pipes.decoding.video import BadVideo, read_frames
+from dali_pipes.decoding.opening import BadVideo
+from dali_pipes.decoding.video import read_frames
 from dali_pipes.drawing.page import Image
 from dali_pipes.drawing.picture import clip_picture
 from dali_pipes.flow import COMPUTED, add_flow_argument, fast_flow, flow_size, tvl1_flow

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dali_pipes.decoding.video import BadVideo
+from dali_pipes.decoding.opening import BadVideo
 from dali_pipes.prepare.work import BadInput
 from dali_pipes.sources import open_source
 from model.evaluation import report

@@ -6,7 +6,7 @@ It knows when each is shown, too, so the time stamps that a clip gets do not com
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decoding.packets import check_times, coded_packets, is_timed, last_reset
-from dali_pipes.decoding.pictures import READ, Picture, Stream, Unsure, Window
-from dali_pipes.decoding.video import BadVideo, TooShort, frames_of, opened
+from dali_pipes.decoding.opening import BadVideo, TooShort, opened
+from dali_pipes.decoding.packets import last_reset, shown_pictures
+from dali_pipes.decoding.pictures import READ, Picture, Unsure, Window
+from dali_pipes.decoding.pixels import turned
+from dali_pipes.decoding.showing import frames_of, packets_of
 
 if TYPE_CHECKING:
     import av
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 # FFmpeg's names. NVDEC knows AV1 as well, but nearly all its streams have hidden pictures.
 GPU_CODECS = tuple(READ)
 _PIXEL_FORMATS = ("yuv420p", "yuvj420p")  # 8 bits, 4:2:0
+_SAY_HOW_THEY_STAND = ("mp4", "matroska")  # containers
 _SIDES = (144, 4096)  # px: within the limits of every codec on every GPU
 _BT601 = (2, 5, 6)  # matrix_coefficients: not said, and the two that DALI converts with
 _FILTERS = {"h264": "h264_metadata", "hevc": "hevc_metadata"}  # of bit streams, FFmpeg's
@@ -60,13 +63,16 @@ def encoded_clip(path: Path | str, numbers: Sequence[int], codecs: Sequence[str]
     import av
 
     with opened(path, "open") as (container, stream):
-        _check_format(container, stream, codecs)
+        _check_format(stream, codecs)
         name = stream.codec_context.name
-        packets, shown, window = _read(container, stream)
+        packets: list[av.Packet] = []
+        known, shown = shown_pictures(container, stream, packets)
+        window = known.window
         if numbers[-1] >= len(packets):
             reason = f"has {len(packets)} frames, frame {numbers[-1]} was asked for"
             raise TooShort(path, "open", reason, len(packets))
         _check_size(name, window)
+        _check_upright(container, stream, packets)
         chosen, first = _chosen(shown, numbers)
         try:
             data = _packed(name, window, stream, packets, shown, chosen)
@@ -79,8 +85,10 @@ def unsure(path: Path | str) -> str:
     """Why a GPU decoder is not given this video; "" if it is."""
     try:
         with opened(path, "open") as (container, stream):
-            _check_format(container, stream, GPU_CODECS)
-            _check_size(stream.codec_context.name, _read(container, stream)[2])
+            _check_format(stream, GPU_CODECS)
+            _check_upright(container, stream, packets_of(container, stream))
+        with opened(path, "open") as (container, stream):
+            _check_size(stream.codec_context.name, shown_pictures(container, stream)[0].window)
     except Unsure as error:
         return str(error)
     except BadVideo as error:  # a worker finds out whether it can be used all the same
@@ -88,9 +96,7 @@ def unsure(path: Path | str) -> str:
     return ""
 
 
-def _check_format(
-    container: "av.container.InputContainer", stream: "av.VideoStream", codecs: Sequence[str]
-) -> None:
+def _check_format(stream: "av.VideoStream", codecs: Sequence[str]) -> None:
     context = stream.codec_context
     if context.name not in codecs:
         raise Unsure(f"its codec is {context.name}")
@@ -100,11 +106,21 @@ def _check_format(
         raise Unsure("its colours are not BT.601")
     if _is_full_range(context) and context.name not in _FILTERS:
         raise Unsure("its colours are of full range")  # which DALI reads of these two alone
-    if "mp4" in container.format.name:  # only such files say so
-        first = next(frames_of(container, stream), None)
-        container.seek(0)
-        if first is None or first.rotation % 360:
+
+
+def _check_upright(
+    container: "av.container.InputContainer",
+    stream: "av.VideoStream",
+    packets: "Iterable[av.Packet]",
+) -> None:
+    if not any(kind in container.format.name for kind in _SAY_HOW_THEY_STAND):
+        return
+    first = next(frames_of(stream, enumerate(packets)), None)
+    try:
+        if first is None or turned(first):
             raise Unsure("is rotated" if first else "shows nothing")
+    except ValueError as error:
+        raise Unsure(str(error)) from error
 
 
 def _is_full_range(context: "av.VideoCodecContext") -> bool:
@@ -121,21 +137,6 @@ def _check_size(codec: str, window: Window) -> None:
     # Pixels beyond what is shown cost a new decoder for each clip; only these can give them too.
     if codec not in _FILTERS and any(side % _MACROBLOCK for side in sides):
         raise Unsure(f"its sides are not multiples of {_MACROBLOCK}")
-
-
-def _read(
-    container: "av.container.InputContainer", stream: "av.VideoStream"
-) -> "tuple[list[av.Packet], list[Picture], Window]":
-    """All packets, a picture each, and when they are shown. Raises Unsure."""
-    known = Stream(stream.codec_context.name, stream.codec_context.extradata or b"")
-    packets = []
-    for packet in coded_packets(container, stream):
-        known.add(bytes(packet))
-        packets.append(packet)
-    shown = known.pictures()
-    if is_timed(container):
-        check_times([packet.pts for packet in packets], shown)
-    return packets, shown, known.window
 
 
 def _chosen(shown: list[Picture], numbers: Sequence[int]) -> tuple[list[int], int]:

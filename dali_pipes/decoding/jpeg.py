@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decoding.video import BadVideo
+from dali_pipes.decoding.opening import BadVideo
 
 _NUMBERED = re.compile(r"(.*?)(\d+)(\.jpe?g)", re.IGNORECASE | re.DOTALL)
 _MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)

@@ -4,10 +4,10 @@ Only what the headers prove (`pictures`), and the container's times do not contr
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from typing import TYPE_CHECKING
 
-from dali_pipes.decoding.pictures import Picture, Unsure, mpeg4
+from dali_pipes.decoding.pictures import Picture, Stream, Unsure, mpeg4
+from dali_pipes.decoding.showing import packets_of
 
 if TYPE_CHECKING:
     import av
@@ -43,13 +43,10 @@ def coded_packets(
 def _sound(
     container: "av.container.InputContainer", stream: "av.VideoStream"
 ) -> "Iterator[av.Packet]":
-    # Unfinished and not closed, it would leak.
-    with closing(container.demux(stream)) as packets:  # type: ignore[type-var]
-        for packet in packets:
-            if packet.is_discard or packet.is_corrupt:
-                raise Unsure("has damaged or hidden packets")
-            if packet.size:
-                yield packet
+    for packet in packets_of(container, stream):
+        if packet.is_discard or packet.is_corrupt:
+            raise Unsure("has damaged or hidden packets")
+        yield packet
 
 
 def _of_the_same_parameters(packets: "Iterator[av.Packet]") -> "Iterator[av.Packet]":
@@ -67,6 +64,28 @@ def _unpacked(packets: "Iterator[av.Packet]", stream: "av.VideoStream") -> "Iter
     for packet in packets:
         yield from (one for one in unpack.filter(packet) if mpeg4.PICTURE in bytes(one))
     yield from (one for one in unpack.filter(None) if mpeg4.PICTURE in bytes(one))
+
+
+def shown_pictures(
+    container: "av.container.InputContainer",
+    stream: "av.VideoStream",
+    kept: "list[av.Packet] | None" = None,
+) -> tuple[Stream, list[Picture]]:
+    """The pictures of a whole video, in the order of its packets, which are put into `kept`.
+
+    Raises Unsure.
+    """
+    known = Stream(stream.codec_context.name, stream.codec_context.extradata or b"")
+    times = []
+    for packet in coded_packets(container, stream):
+        known.add(bytes(packet))
+        times.append(packet.pts)
+        if kept is not None:
+            kept.append(packet)
+    shown = known.pictures()
+    if is_timed(container):
+        check_times(times, shown)
+    return known, shown
 
 
 def check_times(times: Sequence[int | None], shown: Sequence[Picture]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dali_pipes.clips import Clip, ClipSpec
 from dali_pipes.decoding.encoded import GPU_CODECS
-from dali_pipes.decoding.video import BadVideo, printable
+from dali_pipes.decoding.opening import BadVideo, printable
 from dali_pipes.flow import NO_FLOW
 from dali_pipes.pipelines import cpu as cpu_pipeline
 from dali_pipes.pipelines import gpu as gpu_pipeline
@@ -33,7 +33,7 @@ from dali_pipes.pipelines.images import image_pipeline
 from dali_pipes.pipelines.nvdec import trusted_codecs
 from dali_pipes.pipelines.running import LoaderStopped, Running
 from dali_pipes.sources import FrameFolders, Reels, Source, VideoFiles
-from dali_pipes.sources.index import Survey
+from dali_pipes.sources.survey import Survey
 from kernels.stages import Clock, nvtx_range
 
 if TYPE_CHECKING:

@@ -22,13 +22,15 @@ from numpy.typing import NDArray
 
 from dali_pipes.clips import Clip, ClipSpec, clip_at, clip_start
 from dali_pipes.decoding.encoded import GPU_CODECS, encoded_clip
+from dali_pipes.decoding.opening import BadVideo, TooShort
 from dali_pipes.decoding.pictures import Unsure
-from dali_pipes.decoding.video import BadVideo, TooShort, resized
+from dali_pipes.decoding.pixels import resized
 from dali_pipes.flow import compile_fast_flow, fast_flow, fitted, flow_size
 from dali_pipes.pipelines.trace import Trace
 from dali_pipes.sources import FrameFolders, Reels, Source, VideoFiles
-from dali_pipes.sources.index import UNKNOWN, Index, Row, Survey, probe
+from dali_pipes.sources.index import UNKNOWN, Index, Row, index_at
 from dali_pipes.sources.lists import NO_START
+from dali_pipes.sources.survey import Survey, probe
 
 FLOW_UNIT_LEAST = 32  # px a side: what NVIDIA's flow unit of an H100 takes at least
 _WRITE_EVERY_SECONDS = 5.0  # what is lost when a worker ends is found out again
@@ -63,7 +65,6 @@ class Fetch:
     ) -> None:
         self.source, self.spec, self.known, self.share = source, spec, known, share
         self.trace = Trace(scratch)
-        self._index: Index | None = None
         self._unwritten: list[Row] = []
         self._written = time.monotonic()
         self.ready()
@@ -166,12 +167,7 @@ class Fetch:
             self._unwritten, self._written = [], time.monotonic()
 
     def _open_index(self) -> Index:
-        if self._index is None:
-            self._index = Index(self.source.index_path)
-        return self._index
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_index": None}  # a process opens its own
+        return index_at(self.source.index_path)  # a process opens its own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from dali_pipes.decoding.video import printable
+from dali_pipes.decoding.opening import printable
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from dali_pipes.decoding.video import BadVideo, decoded, header_frames, printable, probe
+from dali_pipes.decoding.opening import BadVideo, printable
+from dali_pipes.decoding.showing import decoded
+from dali_pipes.decoding.video import header_frames, probe
 from dali_pipes.prepare.check_reels import check_reels
 from dali_pipes.prepare.store import write_text
 from dali_pipes.prepare.work import add_workers_argument, bad_input, each, ranks, worker_count

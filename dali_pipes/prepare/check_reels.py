@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dali_pipes.decoding.video import BadVideo
+from dali_pipes.decoding.opening import BadVideo
 from dali_pipes.prepare.shards import read_shard
 from dali_pipes.prepare.store import write_text
 from dali_pipes.prepare.work import Ranks, bad_input, each, summary

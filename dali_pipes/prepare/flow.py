@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.decoding.jpeg import PUBLISHED, count_images, image_name, read_image
-from dali_pipes.decoding.video import BadVideo
+from dali_pipes.decoding.opening import BadVideo
 from dali_pipes.flow import fitted
 from dali_pipes.lock import locked
 from dali_pipes.prepare.compute import (

@@ -11,7 +11,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from dali_pipes.decoding.jpeg import count_images, image_name
-from dali_pipes.decoding.video import BadVideo, decoded_rgb, printable
+from dali_pipes.decoding.opening import BadVideo, printable
+from dali_pipes.decoding.showing import decoded_rgb
 from dali_pipes.flow import fitted
 from dali_pipes.lock import locked
 from dali_pipes.prepare.images import QUALITY, jpeg

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from dali_pipes.decoding.jpeg import PUBLISHED, count_images
-from dali_pipes.decoding.video import BadVideo, printable, probe
+from dali_pipes.decoding.opening import BadVideo, printable
+from dali_pipes.decoding.video import probe
 from dali_pipes.prepare.store import write_text
 from dali_pipes.prepare.work import (
     BadInput,

@@ -21,8 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.decoding.jpeg import read_image
+from dali_pipes.decoding.opening import BadVideo, printable
+from dali_pipes.decoding.pixels import resized
 from dali_pipes.decoding.reel import Header, stacked
-from dali_pipes.decoding.video import BadVideo, decoded_rgb, frame_rate, printable, resized
+from dali_pipes.decoding.showing import decoded_rgb
+from dali_pipes.decoding.video import frame_rate
 from dali_pipes.flow import COMPUTED, MEANING, add_flow_argument, fast_flow, fitted
 from dali_pipes.lock import locked
 from dali_pipes.prepare.compute import (

@@ -30,7 +30,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import TypeVar, cast
 
-from dali_pipes.decoding.video import BadVideo
+from dali_pipes.decoding.opening import BadVideo
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

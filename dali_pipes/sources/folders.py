@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dali_pipes.decoding.video import BadVideo, words
+from dali_pipes.decoding.opening import BadVideo, words
 from dali_pipes.sources.lists import NO_CLASS, Entry
 
 

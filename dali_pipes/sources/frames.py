@@ -18,7 +18,9 @@ from dali_pipes.decoding.jpeg import (
     read_encoded,
     read_image,
 )
-from dali_pipes.decoding.video import BadVideo, VideoInfo, resized, words
+from dali_pipes.decoding.opening import BadVideo, words
+from dali_pipes.decoding.pixels import resized
+from dali_pipes.decoding.video import VideoInfo
 from dali_pipes.sources.folders import by_folder, classes, existing_folder, is_folder, walk
 from dali_pipes.sources.lists import NO_START, inside, read_list
 from dali_pipes.sources.source import INDEX_NAME, Items

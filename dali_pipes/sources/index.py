@@ -1,4 +1,4 @@
-"""What is known of videos, kept between runs: frame counts, sizes, codecs.
+"""What is known of videos, kept between runs: frame counts, sizes, codecs, what counting showed.
 
 The index is an SQLite file beside the list or in the folder of videos, or in the user's cache
 folder where that place is not writable. A row is void when the file's size or time of change is
@@ -10,30 +10,23 @@ import os
 import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
-
-from dali_pipes.decoding.encoded import unsure
-from dali_pipes.decoding.video import BadVideo, VideoInfo
-from dali_pipes.sources.reels import Reels
-from dali_pipes.sources.source import Source
+from dali_pipes.decoding.video import VideoInfo
 from kernels.cache import cache_folder
 
-PROBE_AT_START = 1000  # unknown videos; above that, workers probe what they open
 UNKNOWN = -1
 
-_VERSION = 3
-_COLUMNS = (
-    "path BLOB PRIMARY KEY, size INTEGER, time INTEGER, frames INTEGER, decoded INTEGER, "
-    "height INTEGER, width INTEGER, codec TEXT, unsure TEXT"
-)
+_VERSION, _WITHOUT_COUNTED = 4, 3  # 3: no table `counted`
+_OF_A_FILE = "path BLOB PRIMARY KEY, size INTEGER, time INTEGER"
+_TABLES = {
+    "videos": f"{_OF_A_FILE}, frames INTEGER, decoded INTEGER, height INTEGER, width INTEGER, "
+    "codec TEXT, unsure TEXT",
+    "counted": f"{_OF_A_FILE}, shown BLOB",  # apart: `rows` need not read it
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,8 @@ class Index:
                 self._db, self.path = db, place
                 break
         else:
-            self._db.execute(f"CREATE TABLE videos ({_COLUMNS})")
+            for table, columns in _TABLES.items():
+                self._db.execute(f"CREATE TABLE {table} ({columns})")
         if path is not None:
             self._base = os.fsencode(os.path.join(os.path.abspath(path.parent), ""))
 
@@ -100,9 +94,16 @@ class Index:
             )
             for row in rows
         ]
+        self._write(f"REPLACE INTO videos VALUES ({'?, ' * 8}?)", table)
+
+    def counted(self, path: str, stamp: tuple[int, int]) -> "Counted":
+        """What counting showed of one file, as long as its stamp is this."""
+        return Counted(self, path, stamp)
+
+    def _write(self, statement: str, table: list[tuple]) -> None:
         try:
             with self._db:
-                self._db.executemany(f"REPLACE INTO videos VALUES ({'?, ' * 8}?)", table)
+                self._db.executemany(statement, table)
         except sqlite3.Error as error:
             warnings.warn(f"index {self.path} cannot be written: {error}", stacklevel=2)
 
@@ -123,80 +124,34 @@ class Index:
         )
 
 
-@dataclass
-class Survey:
-    """What is known of a source's items before the first clip."""
+@dataclass(frozen=True)
+class Counted:
+    """A place of the index, for `decoding.counted`."""
 
-    frames: NDArray[np.int32]  # [items], as probed, or UNKNOWN
-    decoded: NDArray[np.int32]  # [items], where decoding proved fewer, or UNKNOWN
-    bad: dict[int, BadVideo] = field(default_factory=dict)  # by item
-    unsure: dict[int, str] = field(default_factory=dict)  # by item; VideoInfo.unsure
+    index: Index
+    path: str
+    stamp: tuple[int, int]
 
-    @classmethod
-    def unknown(cls, items: int) -> Self:
-        return cls(np.full(items, UNKNOWN, np.int32), np.full(items, UNKNOWN, np.int32))
-
-    def learn(self, item: int, row: Row) -> None:
-        self.frames[item], self.decoded[item] = row.info.frames, row.decoded
-        if row.info.unsure is not None:
-            self.unsure[item] = row.info.unsure
-
-
-def survey(source: Source, index: Index, progress: bool = True, for_gpu: bool = False) -> Survey:
-    """Look at every file without opening it; open those not in the index, if they are few.
-
-    `for_gpu`: say of each, too, why a GPU does not decode it.
-    """
-    known = Survey.unknown(len(source))
-    if isinstance(source, Reels):  # their own index says it all
-        known.frames = np.where(source.frames == 0, UNKNOWN, source.frames)
-        known.bad |= source.missing()
-        return known
-    first: dict[str, int] = {}  # a list may hold a file many times
-    same = [first.setdefault(path, item) for item, path in enumerate(source.paths)]
-    stamps = {}
-    for path, item in first.items():
+    def get(self) -> bytes | None:
+        query = "SELECT shown FROM counted WHERE path = ? AND size = ? AND time = ?"
         try:
-            stamps[path] = source.stamp(item)
-        except BadVideo as error:
-            known.bad[item] = error
-    for row in index.rows():
-        if stamps.get(row.path) == row.stamp and row.serves(for_gpu):
-            known.learn(first[row.path], row)
-            del stamps[row.path]
-    if len(stamps) <= PROBE_AT_START:
-        new = []
+            found = self.index._db.execute(query, self._key).fetchone()
+        except sqlite3.Error:
+            return None
+        return found and found[0]
 
-        def look(path: str) -> Row | BadVideo:
-            try:
-                return probe(source, first[path], stamps[path], for_gpu)
-            except BadVideo as error:
-                return error
+    def put(self, shown: bytes) -> None:
+        self.index._write("REPLACE INTO counted VALUES (?, ?, ?, ?)", [(*self._key, shown)])
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            hidden = None if progress and stamps else True  # None: hidden unless on a terminal
-            for path, found in tqdm(
-                zip(stamps, pool.map(look, stamps), strict=True),
-                "opening videos", len(stamps), unit="video", leave=False, disable=hidden,
-            ):  # fmt: skip
-                if isinstance(found, BadVideo):
-                    known.bad[first[path]] = found
-                else:
-                    known.learn(first[path], found)
-                    new.append(found)
-        index.put(new)
-    known.frames, known.decoded = known.frames[same], known.decoded[same]
-    known.bad = {item: known.bad[like] for item, like in enumerate(same) if like in known.bad}
-    known.unsure = {
-        item: known.unsure[like] for item, like in enumerate(same) if like in known.unsure
-    }
-    return known
+    @property
+    def _key(self) -> tuple[bytes, int, int]:
+        return self.index._key(self.path), *self.stamp
 
 
-def probe(source: Source, item: int, stamp: tuple[int, int], for_gpu: bool = False) -> Row:
-    """Open an item and write down what it is. Raises BadVideo."""
-    path, info = source.paths[item], source.probe(item)
-    return Row(path, stamp, replace(info, unsure=unsure(path)) if for_gpu else info)
+@lru_cache(maxsize=4)
+def index_at(path: Path | None) -> Index:
+    """The index of that place, opened once in a process."""
+    return Index(path)
 
 
 def _open(path: Path) -> sqlite3.Connection | None:
@@ -211,19 +166,11 @@ def _open(path: Path) -> sqlite3.Connection | None:
             with db:
                 db.execute("BEGIN IMMEDIATE")  # fails where the file is not writable
                 version = db.execute("PRAGMA user_version").fetchone()[0]
-                if version in (1, 2):  # these held unusable files, too, and 1 not `unsure`
-                    unsure = "NULL" if version == 1 else "unsure"
-                    columns = "path, size, time, frames, decoded, height, width, codec"
-                    db.execute("ALTER TABLE videos RENAME TO old")
-                    db.execute(f"CREATE TABLE videos ({_COLUMNS})")
-                    db.execute(
-                        f"INSERT INTO videos SELECT {columns}, {unsure} FROM old "
-                        "WHERE stage IS NULL"
-                    )
-                    db.execute("DROP TABLE old")
-                elif version != _VERSION:
-                    db.execute("DROP TABLE IF EXISTS videos")
-                    db.execute(f"CREATE TABLE videos ({_COLUMNS})")
+                if version != _VERSION:
+                    for table, columns in _TABLES.items():
+                        if version != _WITHOUT_COUNTED or table != "videos":
+                            db.execute(f"DROP TABLE IF EXISTS {table}")
+                            db.execute(f"CREATE TABLE {table} ({columns})")
                 db.execute(f"PRAGMA user_version = {_VERSION}")
             return db
         except (sqlite3.Error, OSError) as error:

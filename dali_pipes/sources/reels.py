@@ -10,8 +10,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from dali_pipes.decoding.opening import BadVideo, TooShort, words
 from dali_pipes.decoding.reel import DamagedStep, decoded_field, decoded_frame, split_steps
-from dali_pipes.decoding.video import BadVideo, TooShort, VideoInfo, words
+from dali_pipes.decoding.video import VideoInfo
 from dali_pipes.sources import reel_index
 from dali_pipes.sources.folders import by_folder, classes, existing_folder
 from dali_pipes.sources.lists import NO_START, inside, read_list

@@ -15,7 +15,8 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decoding.video import BadVideo, VideoInfo
+from dali_pipes.decoding.opening import BadVideo
+from dali_pipes.decoding.video import VideoInfo
 
 INDEX_NAME = ".sts-dali-index"
 

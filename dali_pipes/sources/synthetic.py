@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decoding.video import TooShort, VideoInfo, resized
+from dali_pipes.decoding.opening import TooShort
+from dali_pipes.decoding.pixels import resized
+from dali_pipes.decoding.video import VideoInfo
 from dali_pipes.sources.lists import NO_START
 from dali_pipes.sources.source import Items
 

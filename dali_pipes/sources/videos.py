@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipes.decoding import video
-from dali_pipes.decoding.video import BadVideo, VideoInfo
+from dali_pipes.decoding.opening import BadVideo, file_status
+from dali_pipes.decoding.video import VideoInfo
 from dali_pipes.sources.folders import by_folder, classes, existing_folder, is_folder, walk
+from dali_pipes.sources.index import index_at
 from dali_pipes.sources.lists import NO_START, inside, read_list
 from dali_pipes.sources.source import INDEX_NAME, Items
 from dali_pipes.sources.suffixes import VIDEO_SUFFIXES, is_video_name, looks_like_video
@@ -80,7 +82,7 @@ class VideoFiles(Items):
         )  # fmt: skip
 
     def stamp(self, item: int) -> tuple[int, int]:
-        status = video.file_status(self.paths[item])
+        status = file_status(self.paths[item])
         return status.st_size, status.st_mtime_ns
 
     def probe(self, item: int) -> VideoInfo:
@@ -89,7 +91,10 @@ class VideoFiles(Items):
     def read_clip(
         self, item: int, numbers: Sequence[int], resize: tuple[int, int] | None
     ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-        return video.read_clip(self.paths[item], numbers, resize)
+        kept = index_at(self.index_path).counted(
+            os.path.abspath(self.paths[item]), self.stamp(item)
+        )
+        return video.read_clip(self.paths[item], numbers, resize, kept)
 
 
 class _Completion:

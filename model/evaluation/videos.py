@@ -8,7 +8,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decoding.video import BadVideo, TooShort, resized
+from dali_pipes.decoding.opening import BadVideo, TooShort
+from dali_pipes.decoding.pixels import resized
 from dali_pipes.loader import NothingUsable
 from dali_pipes.prepare.list_clips import read_split
 from dali_pipes.sources import Source, open_source, open_video

@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks import cold, formats, small_files, stored
 from benchmarks.stored import GIVEN, RAW, REELS, Format, Stored
-from dali_pipes.decoding.video import BadVideo, decoded
+from dali_pipes.decoding.opening import BadVideo
+from dali_pipes.decoding.showing import decoded
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import VideoFiles
 

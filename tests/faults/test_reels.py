@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dali_pipes import ClipLoader
-from dali_pipes.decoding.video import BadVideo
+from dali_pipes.decoding.opening import BadVideo
 from dali_pipes.loader import NothingUsable
 from dali_pipes.prepare.__main__ import main
 from dali_pipes.prepare.encode import write_video

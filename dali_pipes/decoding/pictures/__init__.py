@@ -9,9 +9,13 @@ from collections.abc import Callable, Iterable
 
 from dali_pipes.decoding.pictures import h264, hevc, mpeg4, vpx
 from dali_pipes.decoding.pictures.bits import Unsure
+from dali_pipes.decoding.pictures.messages import without_messages
 from dali_pipes.decoding.pictures.picture import Coded, Picture, Reader, Window, by_order
 
-__all__ = ["READ", "Coded", "Picture", "Stream", "Unsure", "Window", "pictures"]
+__all__ = [
+    "READ", "Coded", "Picture", "Stream", "Unsure", "Window", "begins", "pictures",
+    "without_messages",
+]  # fmt: skip
 
 READ: dict[str, Callable[[bytes], Reader]] = {  # by FFmpeg's names of the decoders
     "h264": h264.H264,
@@ -85,3 +89,11 @@ def pictures(
     for packet in packets:
         stream.add(packet)
     return stream.pictures(), stream.window
+
+
+def begins(codec: str, extradata: bytes, packet: bytes) -> bool | None:
+    """Whether decoding can begin at a packet; None where its headers do not say."""
+    try:
+        return READ[codec](extradata).read(packet).resets if codec in READ else None
+    except (Unsure, IndexError):
+        return None

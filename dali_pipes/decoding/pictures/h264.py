@@ -34,7 +34,7 @@ class _Stream:
 
 class H264:
     def __init__(self, extradata: bytes) -> None:
-        self._length_bytes, self._parameters = _configuration(extradata)
+        self._length_bytes, self._parameters = configuration(extradata)
         self._stream = _stream(self._parameters)
         self.held, self.window = self._stream.held, self._stream.window
         self._period = self._count = 0
@@ -72,7 +72,7 @@ class H264:
         return Coded((self._period, order), is_idr, referred)
 
 
-def _configuration(extradata: bytes) -> tuple[int, list[bytes]]:
+def configuration(extradata: bytes) -> tuple[int, list[bytes]]:
     """(bytes of a unit's length, parameter sets) of avcC (ISO/IEC 14496-15) or start codes."""
     if extradata[:1] != b"\1":
         return 0, list(units(extradata, 0))

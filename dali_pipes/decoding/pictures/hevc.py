@@ -33,7 +33,7 @@ class _Stream:
 
 class Hevc:
     def __init__(self, extradata: bytes) -> None:
-        self._length_bytes, self._parameters = _configuration(extradata)
+        self._length_bytes, self._parameters = configuration(extradata)
         self._stream = _stream(self._parameters)
         self.held, self.window = self._stream.held, self._stream.window
         self._period = 0
@@ -79,7 +79,7 @@ class Hevc:
         return Coded((self._period, order), kind in (*_IDR, _CRA), referred)
 
 
-def _configuration(extradata: bytes) -> tuple[int, list[bytes]]:
+def configuration(extradata: bytes) -> tuple[int, list[bytes]]:
     """(bytes of a unit's length, parameter sets) of hvcC (ISO/IEC 14496-15) or start codes."""
     if extradata[:1] != b"\1":
         return 0, list(units(extradata, 0))

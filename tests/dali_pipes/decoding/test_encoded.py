@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dali_pipes.decoding.encoded import GPU_CODECS, encoded_clip, unsure
+from dali_pipes.decoding.opening import TooShort
 from dali_pipes.decoding.pictures import Unsure, pictures
-from dali_pipes.decoding.video import TooShort
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import Synthetic
 

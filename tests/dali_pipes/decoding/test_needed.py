@@ -11,8 +11,9 @@ import pytest
 
 from dali_pipes.decoding import needed, video
 from dali_pipes.decoding.needed import needed_frames
+from dali_pipes.decoding.opening import BadVideo, TooShort, opened
 from dali_pipes.decoding.pictures import Unsure, mpeg4
-from dali_pipes.decoding.video import BadVideo, TooShort, opened, read_clip, read_frames
+from dali_pipes.decoding.video import read_clip, read_frames
 from dali_pipes.prepare.encode import write_video
 
 SIZE = (32, 40)

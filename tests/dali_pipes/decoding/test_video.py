@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from dali_pipes.decoding import video
-from dali_pipes.decoding.video import BadVideo, TooShort, probe, read_clip, read_frames
+from dali_pipes.decoding import showing, video
+from dali_pipes.decoding.opening import BadVideo, TooShort
+from dali_pipes.decoding.video import probe, read_clip, read_frames
 from dali_pipes.prepare.encode import write_video
 
 
@@ -56,27 +57,6 @@ def test_probe_counts_packets(videos: list[Path]) -> None:
     for path in videos:
         surplus = probe(path).frames - len(counted(path))
         assert surplus == ("hmdb51" in path.name)  # one packet there holds no picture
-
-
-@pytest.mark.parametrize(
-    ("name", "codec", "options"),
-    [
-        ("a.mkv", "mpeg2video", {}),
-        ("a.mp4", "libsvtav1", {"preset": "12"}),
-        ("a.webm", "libvpx-vp9", {}),
-    ],
-)
-def test_seeking_equals_counting(tmp_path: Path, name: str, codec: str, options: dict) -> None:
-    """What is left to time stamps: codecs whose headers are not read."""
-    path = tmp_path / name
-    images = [np.pad(image, ((8, 8), (0, 0), (0, 0))) for image in numbered(150)]  # AV1: 64 or more
-    write_video(path, images, codec, keyframe_every=20, options=options)
-    frames = counted(path)
-    for start in (64, 79, 80, 81, 99, 119, 134):
-        numbers = range(start, start + 16)
-        by_time = video._read_by_time(path, numbers, None)
-        assert by_time is not None
-        assert np.array_equal(by_time[0], frames[start : start + 16])
 
 
 def test_stride_and_resize(tmp_path: Path) -> None:
@@ -190,7 +170,7 @@ def test_whatever_pyav_raises_is_the_files_fault(
     if where == "open":
         monkeypatch.setattr(av, "open", fails)
     else:
-        monkeypatch.setattr(video, "frames_of", fails)
+        monkeypatch.setattr(showing, "packets_of", fails)
     with pytest.raises(BadVideo, match=rf"a\.mp4: \w+: {type(error).__name__}") as caught:
         video.read_by_counting(path, range(16), None)
     assert "\n" not in str(caught.value)

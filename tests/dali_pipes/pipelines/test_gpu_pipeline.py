@@ -18,7 +18,7 @@ from dali_pipes.pipelines.fetch import FetchEncoded, FetchImages, Share
 from dali_pipes.pipelines.images import image_pipeline
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import FrameFolders, Synthetic, VideoFiles
-from dali_pipes.sources.index import Survey
+from dali_pipes.sources.survey import Survey
 from kernels.flow import cuda as cuda_flow
 from kernels.flow.tvl1 import FAST
 

@@ -14,7 +14,8 @@ from dali_pipes.pipelines.feed import Feed
 from dali_pipes.pipelines.fetch import FetchEncoded, Share
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import Synthetic, VideoFiles
-from dali_pipes.sources.index import Index, Survey, survey
+from dali_pipes.sources.index import Index
+from dali_pipes.sources.survey import Survey, survey
 
 untrusting = nvdec.trusted_codecs.__wrapped__  # without memory
 

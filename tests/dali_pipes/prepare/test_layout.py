@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dali_pipes.decoding.video import decoded
+from dali_pipes.decoding.showing import decoded
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import FrameFolders
 from dali_pipes.sources.lists import read_list

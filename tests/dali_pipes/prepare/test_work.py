@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dali_pipes.decoding.video import BadVideo
+from dali_pipes.decoding.opening import BadVideo
 from dali_pipes.prepare.work import BadInput, Ranks, each, ranks, worker_count
 
 ROOT = Path(__file__).parents[3]

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dali_pipes.decoding.video import BadVideo, VideoInfo
+from dali_pipes.decoding.opening import BadVideo
+from dali_pipes.decoding.video import VideoInfo
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import VideoFiles
-from dali_pipes.sources import index as index_module
-from dali_pipes.sources.index import UNKNOWN, Index, Row, Survey, survey
+from dali_pipes.sources import survey as survey_module
+from dali_pipes.sources.index import UNKNOWN, Index, Row
+from dali_pipes.sources.survey import Survey, survey
 
 
 @pytest.fixture
@@ -78,29 +80,31 @@ def test_a_fault_that_was_mended_is_forgotten(
     assert known.frames[3] == 5
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_an_index_that_earlier_code_wrote_still_counts(source: VideoFiles, version: int) -> None:
-    """Its format, spelt out: frame counts in it are believed, that a file is bad is not."""
-    table = (
-        "CREATE TABLE videos (path BLOB PRIMARY KEY, size INTEGER, time INTEGER, frames INTEGER, "
-        "decoded INTEGER, height INTEGER, width INTEGER, codec TEXT, stage TEXT, reason TEXT"
-        f"{', unsure TEXT' if version == 2 else ''})"
-    )
+@pytest.mark.parametrize("version", [2, 3])
+def test_an_index_that_earlier_code_wrote(source: VideoFiles, version: int) -> None:
+    """Its format, spelt out: of the last version frame counts are believed, else it begins anew."""
     assert source.index_path is not None
     db = sqlite3.connect(source.index_path)
     with db:
-        db.execute(table)
+        db.execute(
+            "CREATE TABLE videos (path BLOB PRIMARY KEY, size INTEGER, time INTEGER, "
+            "frames INTEGER, decoded INTEGER, height INTEGER, width INTEGER, codec TEXT, "
+            f"{'' if version == 3 else 'stage TEXT, reason TEXT, '}unsure TEXT)"
+        )
         db.execute(f"PRAGMA user_version = {version}")
-        good = ("a/5 é.mp4".encode(), *source.stamp(0), 77, 66, 32, 40, "h264", None, None)
-        bad = ("a/9 é.mp4".encode(), *source.stamp(1), 0, -1, 0, 0, "", "decode", "is damaged")
-        more = () if version == 1 else ("",)
-        rows = [(*good, *more), (*bad, *more)]
-        db.executemany(f"INSERT INTO videos VALUES ({', '.join('?' * len(rows[0]))})", rows)
+        good = ("a/5 é.mp4".encode(), *source.stamp(0), 77, 66, 32, 40, "h264")
+        rest = ("",) if version == 3 else (None, None, "")
+        db.execute(f"INSERT INTO videos VALUES ({'?, ' * 7}?{', ?' * len(rest)})", (*good, *rest))
     db.close()
     known = surveyed(source)
-    assert (known.frames[0], known.decoded[0]) == (77, 66)
+    assert (known.frames[0], known.decoded[0]) == ((77, 66) if version == 3 else (5, UNKNOWN))
     assert known.frames[1] == 9
     assert set(known.bad) == {2, 3}
+    counted = Index(source.index_path).counted(source.paths[0], source.stamp(0))
+    assert counted.get() is None
+    counted.put(b"shown")
+    assert Index(source.index_path).counted(source.paths[0], source.stamp(0)).get() == b"shown"
+    assert Index(source.index_path).counted(source.paths[0], (1, 2)).get() is None
 
 
 def test_what_decoding_proves_is_kept(source: VideoFiles) -> None:
@@ -117,7 +121,7 @@ def test_what_decoding_proves_is_kept(source: VideoFiles) -> None:
 def test_many_unknown_files_are_left_to_the_workers(
     source: VideoFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_module, "PROBE_AT_START", 2)
+    monkeypatch.setattr(survey_module, "PROBE_AT_START", 2)
     monkeypatch.setattr(VideoFiles, "probe", lambda *_: pytest.fail("opened a file"))
     known = surveyed(source)
     assert (known.frames == UNKNOWN).all()

@@ -12,14 +12,16 @@ import torch
 
 from dali_pipes import ClipLoader
 from dali_pipes.clips import ClipSpec, clip_at
-from dali_pipes.decoding.video import BadVideo, read_frames, resized
+from dali_pipes.decoding.opening import BadVideo
+from dali_pipes.decoding.pixels import resized
+from dali_pipes.decoding.video import read_frames
 from dali_pipes.flow import fast_flow
 from dali_pipes.pipelines.fetch import FetchImages, FetchReels, Share
 from dali_pipes.pipelines.images import image_pipeline
 from dali_pipes.prepare.__main__ import main
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import Reels, open_source, open_video
-from dali_pipes.sources.index import Survey
+from dali_pipes.sources.survey import Survey
 from tests.faults.damage import moving
 
 SIZE = (36, 48)

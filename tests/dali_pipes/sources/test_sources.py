@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dali_pipes.decoding.video import BadVideo, TooShort
+from dali_pipes.decoding.opening import BadVideo, TooShort
 from dali_pipes.sources import FrameFolders, Synthetic, VideoFiles, open_source, split
 from dali_pipes.sources.lists import NO_START, read_list
 
