@@ -71,12 +71,6 @@ def told_pictures(path: Path | str) -> int | None:
         return None
 
 
-def header_frames(path: Path | str) -> int:
-    """How many frames a video's header says it has, often wrongly; 0 if it says nothing."""
-    with opened(path, "open") as (_, stream):
-        return stream.frames
-
-
 def frame_rate(path: Path | str) -> float:
     """Frames a second, as the container says; 0 if it says nothing."""
     with opened(path, "open") as (_, stream):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dali_pipes.decoding.jpeg import PUBLISHED, count_images
 from dali_pipes.decoding.opening import BadVideo, printable
-from dali_pipes.decoding.video import probe
+from dali_pipes.decoding.video import picture_count
 from dali_pipes.prepare.store import write_text
 from dali_pipes.prepare.work import (
     BadInput,
@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
         raise BadInput("--clip-len and --every must be at least 1")
     source = _source(args.dir)
     count = (
-        _count_packets
+        picture_count
         if isinstance(source, VideoFiles)
         else partial(count_images, naming=source.namings[0])
     )
@@ -112,10 +112,6 @@ def _source(folder: Path) -> VideoFiles | FrameFolders:
             raise BadInput(
                 f"{folder}: holds neither video files nor folders with {PUBLISHED(1)}"
             ) from None
-
-
-def _count_packets(path: str) -> int:
-    return probe(path).frames
 
 
 def starts(frames: int, clip_len: int, every: int) -> range:
