@@ -68,7 +68,8 @@ class ClipLoader:
     device: None is the GPU if there is one. rank takes every world_size-th slot of the stream.
     num_workers: decoding processes; 0 decodes in this one. prefetch: batches prepared ahead.
     decode_threads: threads that drive a GPU's decoders. stall_seconds: after so long without a
-    batch LoaderStopped is raised. on_skip: called with each `Skip`; what it raises comes out.
+    batch and with no byte of a file read LoaderStopped is raised. on_skip: called with each `Skip`;
+    what it raises comes out.
 
     Raises ValueError on arguments that cannot work, NothingUsable if no video can be used.
     """

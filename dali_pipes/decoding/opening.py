@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import av
 
 
+_STRICT = ("tiff",)  # decoders that stop at damage anyway, and if told to at unknown tags too
+
+
 class BadVideo(Exception):
     """A video, or a clip of it, that cannot be used: which file, at what stage, and why."""
 
@@ -81,7 +84,8 @@ def opened(
                 raise BadVideo(path, "open", "FFmpeg has no decoder for its codec; convert it")
             stream.codec_context.thread_type = "NONE"  # workers are the parallelism
             # A decoder hides damage (grey or repeated blocks) unless it is told to stop at it.
-            stream.codec_context.options = {"err_detect": "explode"}
+            if stream.codec_context.name not in _STRICT:
+                stream.codec_context.options = {"err_detect": "explode"}
             yield container, stream
     except (av.FFmpegError, OSError) as error:
         raise BadVideo(path, stage, words(error)) from error

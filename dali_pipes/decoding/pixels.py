@@ -48,7 +48,12 @@ class Turned:
 
 def turned(frame: "av.VideoFrame") -> Turned:
     """What a frame's metadata says of how it stands. Raises ValueError as `Turned` does."""
-    said = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        said = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV 18 does not know all that may stand beside it: EXIF, for one
+        quarters = frame.rotation / 90
+        cos, sin = (1, 0, -1, 0)[round(quarters) % 4], (0, 1, 0, -1)[round(quarters) % 4]
+        return Turned(np.array([cos, -sin, 0, sin, cos, 0, 0, 0, 0], np.int32))
     return Turned(None if said is None else np.frombuffer(cast(bytes, said), np.int32))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from dali_pipes.pipelines.trace import notes
+from dali_pipes.pipelines.trace import bytes_read, notes
 
 if TYPE_CHECKING:
     from nvidia.dali import Pipeline
@@ -63,23 +63,31 @@ class Running:
 
     def next(self) -> Any:
         """The outputs of the next iteration. Raises LoaderStopped if none can be had."""
-        waited = 0.0
+        waited, read = 0.0, self._bytes_read()
         outputs = None
         while outputs is None:
             try:
                 outputs = self._ready.get(timeout=_LOOK_EVERY_SECONDS)
             except Empty:
                 waited += _LOOK_EVERY_SECONDS
+                if read != (read := self._bytes_read()):  # a long file on its way is no stall
+                    waited = 0.0
             if outputs is None or isinstance(outputs, BaseException):
                 dead = self._dead()  # DALI may wait for it for ever
                 if dead is not None:
                     raise self._stopped(f"decoding worker {dead.pid} {_end_of(dead)}")
             if outputs is None and waited >= self._stall_seconds:
-                raise self._stopped(f"no batch for {self._stall_seconds:.0f} s")
+                raise self._stopped(f"no batch, and nothing read, for {self._stall_seconds:.0f} s")
         if isinstance(outputs, BaseException):
             raise self._stopped(_last_line(outputs)) from outputs
         self._wanted.put(True)
         return outputs
+
+    def _bytes_read(self) -> int:
+        """By whoever decodes, so far."""
+        if self._workers:
+            return sum(bytes_read(str(worker.pid)) for worker in self._workers)
+        return bytes_read(f"self/task/{self._thread.native_id}")
 
     def _dead(self) -> BaseProcess | None:
         """A worker that ended; not one that DALI ended because another did."""

@@ -68,8 +68,33 @@ def test_a_stalled_decoder_is_named(workers: int) -> None:
         sampling="even",
         **SMALL,
     )
-    with pytest.raises(LoaderStopped, match=r"no batch for 3 s.*decode synthetic/-2\+2/000003"):
+    with pytest.raises(
+        LoaderStopped, match=r"no batch, and nothing read, for 3 s.*decode synthetic/-2\+2/000003"
+    ):
         take(loader, 4)
+
+
+class Long(Synthetic):
+    """A source with a file that takes longer than a stall, but is read all the time."""
+
+    def read_clip(
+        self, item: int, numbers: range, resize: tuple[int, int] | None
+    ) -> tuple[np.ndarray, tuple[int, int]]:
+        if item == 3:
+            for _ in range(8):
+                time.sleep(1)
+                Path(__file__).read_bytes()
+        return super().read_clip(item, numbers, resize)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_long_file_is_no_stall(workers: int) -> None:
+    source = Long.make(4, size=(48, 64))
+    loader = ClipLoader(
+        source, batch_size=1, num_workers=workers, stall_seconds=4, sampling="even", **SMALL
+    )
+    take(loader, 4)
+    loader.close()
 
 
 def test_scripts_need_no_main_guard(tmp_path: Path) -> None:
