@@ -113,6 +113,7 @@ def inspect(path: str, min_frames: int) -> Finding:
     wrong, frames, sizes = [], 0, set()
     # Damage between packets only shows in what FFmpeg says: it finds the next packet and goes on.
     av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)  # what is repeated would be told with the next file
     with av.logging.Capture() as said:
         try:
             for frame in decoded(path):
