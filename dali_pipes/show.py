@@ -14,7 +14,7 @@ import numpy as np
 
 from dali_pipes.clips import ClipSpec, start_frame
 from dali_pipes.decoding.opening import BadVideo
-from dali_pipes.decoding.video import read_frames
+from dali_pipes.decoding.video import picture_count, read_frames
 from dali_pipes.drawing.page import Image
 from dali_pipes.drawing.picture import clip_picture
 from dali_pipes.flow import COMPUTED, add_flow_argument, fast_flow, flow_size, tvl1_flow
@@ -60,7 +60,8 @@ def _picture_of(video: Path, start: int | None, rule: Rule, flow: str) -> Image:
     spec = ClipSpec(rule=rule)
     if isinstance(source, Reels):
         spec = ClipSpec(rule=rule, resize=source.manifest.resize)
-    frames_in_video = source.probe(0).frames
+    in_reels = isinstance(source, Reels)
+    frames_in_video = source.probe(0).frames if in_reels else picture_count(video)
     if start is None:
         start = start_frame(0.5, frames_in_video, spec.needs)
     numbers = range(start, start + spec.needs)
