@@ -15,12 +15,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dali_pipes.decoding.claims import too_many_pixels
 from dali_pipes.decoding.opening import BadVideo
 
 _NUMBERED = re.compile(r"(.*?)(\d+)(\.jpe?g)", re.IGNORECASE | re.DOTALL)
 _MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)  # begins with one byte: found quickly
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0-15
 _ALONE = frozenset([0x01, *range(0xD0, 0xD8)])  # markers without a segment; RST0-7 within a scan
 
 
@@ -108,6 +110,10 @@ def damage(data: bytes) -> str | None:
         length = int.from_bytes(data[at : at + 2], "big")
         if length < 2 or at + length > len(data):
             return "is cut off" if length >= 2 else "is damaged"
+        if marker in _FRAME_HEADERS:
+            height, width = (int.from_bytes(data[at + n : at + n + 2], "big") for n in (3, 5))
+            if absurd := too_many_pixels(height, width):
+                return absurd
         at += length
         if marker == _SCAN:
             scans += 1

@@ -8,7 +8,7 @@ one: it gets each picture's number for its time stamp, and gives it back.
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from dali_pipes.decoding.packets import check_times, coded_packets, is_timed, last_reset
+from dali_pipes.decoding.packets import check_kept, check_times, coded_packets, is_timed, last_reset
 from dali_pipes.decoding.pictures import Picture, Stream, Unsure
 
 if TYPE_CHECKING:
@@ -59,12 +59,14 @@ def _read(
     packets: list[av.Packet | None] = []
     times = []
     kept = 1  # packets before are no longer, but for the first: long videos need not lie in memory
+    held = 0  # bytes
     for packet in coded_packets(container, stream):
         coded = known.add(bytes(packet))
         if coded.resets and len(packets) <= numbers[0] - _LATE:
             for n in range(kept, len(packets)):
                 packets[n] = None
-            kept = max(kept, len(packets))
+            kept, held = max(kept, len(packets)), 0
+        held = check_kept(held + packet.size)
         packets.append(packet)
         times.append(packet.pts)
         if len(packets) == enough:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dali_pipes.decoding.claims import MOST_PIXELS, too_many_pixels, too_many_samples
 from dali_pipes.decoding.pictures import Unsure
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def opened(
 
     file_status(path)
     try:
+        if absurd := too_many_samples(path):
+            raise BadVideo(path, "open", absurd)
         # Only files: a playlist dressed as a video must not open network addresses. HMDB51 has
         # metadata that is not UTF-8, which is no reason to refuse good files.
         with av.open(
@@ -82,10 +85,13 @@ def opened(
             stream = streams[0]
             if stream.codec_context is None:
                 raise BadVideo(path, "open", "FFmpeg has no decoder for its codec; convert it")
-            stream.codec_context.thread_type = "NONE"  # workers are the parallelism
+            context = stream.codec_context
+            if absurd := too_many_pixels(context.height, context.width):
+                raise BadVideo(path, "open", absurd)
+            context.thread_type = "NONE"  # workers are the parallelism
             # A decoder hides damage (grey or repeated blocks) unless it is told to stop at it.
-            if stream.codec_context.name not in _STRICT:
-                stream.codec_context.options = {"err_detect": "explode"}
+            explode = {} if context.name in _STRICT else {"err_detect": "explode"}
+            context.options = {"max_pixels": str(MOST_PIXELS), **explode}
             yield container, stream
     except (av.FFmpegError, OSError) as error:
         raise BadVideo(path, stage, words(error)) from error

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _PACKED = b"DivX"  # the mark of those who put two pictures in a packet of an AVI
 _TIMED_IN_HEADERS_ALONE = ("h264", "hevc")
+_MOST_KEPT = 1 << 29  # bytes
 _PARAMETERS = ("new_extradata", "param_change")  # what containers hand over beside a packet
 
 
@@ -76,16 +77,24 @@ def shown_pictures(
     Raises Unsure.
     """
     known = Stream(stream.codec_context.name, stream.codec_context.extradata or b"")
-    times = []
+    times, held = [], 0
     for packet in coded_packets(container, stream):
         known.add(bytes(packet))
         times.append(packet.pts)
         if kept is not None:
+            held = check_kept(held + packet.size)
             kept.append(packet)
     shown = known.pictures()
     if is_timed(container):
         check_times(times, shown)
     return known, shown
+
+
+def check_kept(held: int) -> int:
+    """The bytes of packets that lie in memory. Raises Unsure if they are too many."""
+    if held > _MOST_KEPT:
+        raise Unsure(f"is of more than {_MOST_KEPT >> 20} MiB from a keyframe on")
+    return held
 
 
 def check_times(times: Sequence[int | None], shown: Sequence[Picture]) -> None:

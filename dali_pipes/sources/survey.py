@@ -1,8 +1,10 @@
 """What is known of a source's items before the first clip: looked up, or found out by opening."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
+from threading import Thread
 from typing import Self
 
 import numpy as np
@@ -68,17 +70,16 @@ def survey(source: Source, index: Index, progress: bool = True, for_gpu: bool = 
             except BadVideo as error:
                 return error
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            hidden = None if progress and stamps else True  # None: hidden unless on a terminal
-            for path, found in tqdm(
-                zip(stamps, pool.map(look, stamps), strict=True),
-                "opening videos", len(stamps), unit="video", leave=False, disable=hidden,
-            ):  # fmt: skip
-                if isinstance(found, BadVideo):
-                    known.bad[first[path]] = found
-                else:
-                    known.learn(first[path], found)
-                    new.append(found)
+        hidden = None if progress and stamps else True  # None: hidden unless on a terminal
+        for path, found in tqdm(
+            _in_threads(look, stamps),
+            "opening videos", len(stamps), unit="video", leave=False, disable=hidden,
+        ):  # fmt: skip
+            if isinstance(found, BadVideo):
+                known.bad[first[path]] = found
+            else:
+                known.learn(first[path], found)
+                new.append(found)
         index.put(new)
     known.frames, known.decoded = known.frames[same], known.decoded[same]
     known.bad = {item: known.bad[like] for item, like in enumerate(same) if like in known.bad}
@@ -86,6 +87,33 @@ def survey(source: Source, index: Index, progress: bool = True, for_gpu: bool = 
         item: known.unsure[like] for item, like in enumerate(same) if like in known.unsure
     }
     return known
+
+
+def _in_threads(
+    look: Callable[[str], Row | BadVideo], paths: Iterable[str]
+) -> Iterator[tuple[str, Row | BadVideo]]:
+    """Each path and what is found, as it is found. An interrupt need not wait for a slow file."""
+    todo = SimpleQueue[str | None]()
+    done = SimpleQueue[tuple[str, Row | BadVideo | Exception]]()
+    for path in paths:
+        todo.put(path)
+    left, threads = todo.qsize(), os.cpu_count() or 1
+
+    def work() -> None:
+        while (path := todo.get()) is not None:
+            try:
+                done.put((path, look(path)))
+            except Exception as error:
+                done.put((path, error))
+
+    for _ in range(min(threads, left)):
+        todo.put(None)
+        Thread(target=work, daemon=True).start()
+    for _ in range(left):
+        path, found = done.get()
+        if isinstance(found, Exception) and not isinstance(found, BadVideo):
+            raise found
+        yield path, found
 
 
 def probe(source: Source, item: int, stamp: tuple[int, int], for_gpu: bool = False) -> Row:

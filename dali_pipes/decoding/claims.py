@@ -1,0 +1,52 @@
+"""What a file says of its own size, before memory is taken for it. A file of 4 KiB can claim a
+billion pictures, one of a few bytes one of four billion pixels."""
+
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+MOST_PIXELS = 1 << 27  # of a picture: the 15360x8640 of 16K and nothing larger; 400 MB as RGB
+_ON_THE_WAY = (b"moov", b"trak", b"mdia", b"minf", b"stbl")  # boxes of ISO/IEC 14496-12 to `stsz`
+
+
+def too_many_pixels(height: int, width: int) -> str | None:
+    """Why pictures of such a size are not decoded; None if they are."""
+    if height * width <= MOST_PIXELS:
+        return None
+    return f"says that it is {width}x{height} pixels; {MOST_PIXELS} are taken at most"
+
+
+def too_many_samples(path: str | os.PathLike[str]) -> str | None:
+    """Why an MP4 or MOV is not opened: its table has more samples of one size than it has bytes.
+
+    Other tables end where the file does. Raises OSError.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if file.read(12)[4:8] not in (b"ftyp", b"moov", b"wide", b"free", b"skip", b"mdat"):
+            return None
+        for samples in _of_one_size(file, 0, size):
+            if samples > size:
+                return f"says that it holds {samples} pictures in {size} bytes"
+    return None
+
+
+def _of_one_size(file: BinaryIO, at: int, end: int) -> Iterator[int]:
+    """The number of samples in each table (stsz) of samples of one size, of any track but sound."""
+    while at + 8 <= end:
+        file.seek(at)
+        head = file.read(20)
+        size, kind, inner = int.from_bytes(head[:4], "big"), head[4:8], at + 8
+        if size == 1:  # the size follows
+            size, inner = int.from_bytes(head[8:16], "big"), at + 16
+        elif size == 0:
+            size = end - at
+        if size < 8:
+            return
+        if kind == b"hdlr" and head[16:20] == b"soun":  # sound of one size needs no table
+            return
+        if kind in _ON_THE_WAY:
+            yield from _of_one_size(file, inner, min(at + size, end))
+        elif kind == b"stsz" and head[12:16] != bytes(4):
+            yield int.from_bytes(head[16:20], "big")
+        at += size

@@ -1,0 +1,179 @@
+"""Small files that claim to be immense: refused before memory is taken for what they claim."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from dali_pipes import ClipLoader
+from dali_pipes.decoding import packets, video
+from dali_pipes.decoding.claims import MOST_PIXELS, too_many_samples
+from dali_pipes.decoding.jpeg import image_name
+from dali_pipes.decoding.opening import BadVideo
+from dali_pipes.prepare.encode import write_video
+
+ROOT = Path(__file__).parents[2]
+
+
+def box(data: bytes, kind: bytes) -> int:
+    return data.index(kind) + 4  # its version and flags
+
+
+def claiming(path: Path, samples: int, size: int = 10) -> Path:
+    """An MP4 whose tables say that it holds so many samples of one size."""
+    write_video(path, np.zeros((20, 48, 64, 3), np.uint8), b_frames=0)
+    data = bytearray(path.read_bytes())
+    number = samples.to_bytes(4, "big")
+    at = box(data, b"stts")
+    data[at + 8 : at + 12] = number
+    at = box(data, b"stsz")
+    data[at + 4 : at + 12] = size.to_bytes(4, "big") + number
+    at = box(data, b"stsc")  # all of them in the first chunk
+    data[at + 4 : at + 20] = b"".join(n.to_bytes(4, "big") for n in (1, 1, samples, 1))
+    at = box(data, b"stco")
+    data[at + 4 : at + 8] = (1).to_bytes(4, "big")
+    path.write_bytes(data)
+    return path
+
+
+MEASURE = """
+import resource, sys
+from dali_pipes.decoding.opening import BadVideo
+from dali_pipes.decoding.video import probe, read_clip, picture_count
+av = __import__("av")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for read in (probe, picture_count, lambda path: read_clip(path, range(70, 86), (48, 64))):
+    try:
+        read(sys.argv[1])
+    except BadVideo as error:
+        print(error.reason)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize("samples", [10**6, 8 * 10**7, 10**9, 2**32 - 1])
+def test_tables_of_more_pictures_than_bytes(tmp_path: Path, samples: int) -> None:
+    path = claiming(tmp_path / "a.mp4", samples)
+    assert path.stat().st_size < 4096
+    began = time.monotonic()
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURE, path],
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    *reasons, mebibytes = run.stdout.splitlines()
+    said = f"says that it holds {samples} pictures in {path.stat().st_size} bytes"
+    assert reasons == [said] * 3
+    assert int(mebibytes) < 100
+    assert time.monotonic() - began < 30
+
+
+def test_tables_that_are_right(tmp_path: Path) -> None:
+    """Raw pictures are all of one size, and so is sound, of which there may be less than said."""
+    path = tmp_path / "a.mov"
+    write_video(path, np.zeros((20, 48, 64, 3), np.uint8), "rawvideo", pix_fmt="rgb24")
+    data = path.read_bytes()
+    assert data[box(data, b"stsz") + 4 :][:4] == (48 * 64 * 3).to_bytes(4, "big")
+    assert too_many_samples(path) is None
+
+    path = tmp_path / "sound.mov"
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("pcm_u8", rate=8000)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 40_000), np.uint8), "u8", "mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes()[:20_000])
+    assert (40_000).to_bytes(4, "big") in path.read_bytes()
+    assert too_many_samples(path) is None
+
+
+def huge_jpeg(height: int, width: int) -> bytes:
+    data = bytearray(cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes())
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    return bytes(data)
+
+
+def test_images_of_billions_of_pixels(tmp_path: Path) -> None:
+    for name in ("huge", "sound"):
+        (tmp_path / "class" / name).mkdir(parents=True)
+        for n in range(1, 21):
+            image = np.full((48, 64, 3), n, np.uint8)
+            cv2.imwrite(str(tmp_path / "class" / name / image_name(n)), image)
+    (tmp_path / "class" / "huge" / image_name(7)).write_bytes(huge_jpeg(65500, 65500))
+    skipped = []
+    loader = ClipLoader(
+        rgb_prefix=tmp_path, batch_size=2, num_workers=1, device="cpu", labels=False,
+        resize=(48, 64), size=32, on_skip=skipped.append, sampling="even",
+    )  # fmt: skip
+    batch = loader.next_batch()
+    loader.close()
+    assert len(batch) == 1
+    (skip,) = skipped
+    assert "huge" in skip.path
+    assert skip.reason == f"says that it is 65500x65500 pixels; {MOST_PIXELS} are taken at most"
+
+
+def test_videos_of_too_many_pixels(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "yuvj420p"
+        frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), "rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    data = (tmp_path / "a.mkv").read_bytes()
+    at = data.index(b"\xff\xc0")
+    data = data[: at + 5] + (16000).to_bytes(2, "big") * 2 + data[at + 9 :]
+    (tmp_path / "a.mkv").write_bytes(data)
+    with pytest.raises(BadVideo):
+        video.read_frames(tmp_path / "a.mkv", [0])
+
+
+def test_large_packets_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hours of large pictures behind one keyframe do not lie in memory: they are decoded."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 96, 128, 3), np.uint8)
+    path = tmp_path / "a.mp4"
+    write_video(path, noise, keyframe_every=1000, options={"crf": "1"})
+    numbers = range(40, 56)
+    frames = video.read_frames(path, numbers)
+    assert video._read_needed(path, numbers, None) is not None
+    monkeypatch.setattr(packets, "_MOST_KEPT", path.stat().st_size // 2)
+    assert video._read_needed(path, numbers, None) is None
+    assert np.array_equal(video.read_frames(path, numbers), frames)
+
+
+INTERRUPTED = """
+import sys, time
+from dali_pipes import ClipLoader
+from dali_pipes.decoding import video
+video.probe = lambda path: time.sleep(120)
+print("opens", flush=True)
+ClipLoader(sys.argv[1], device="cpu")
+"""
+
+
+def test_an_interrupt_need_not_wait_for_a_slow_file(tmp_path: Path) -> None:
+    for n in range(4):
+        write_video(tmp_path / f"{n}.mp4", np.zeros((20, 48, 64, 3), np.uint8))
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, tmp_path],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell in the background has SIGINT ignored, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "opens\n"
+    time.sleep(2)
+    began = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in errors
+    assert time.monotonic() - began < 20  # some 2 s on a quiet machine
