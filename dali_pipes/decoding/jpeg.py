@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
+from threading import Lock
 from typing import cast
 
 import cv2
@@ -21,6 +22,9 @@ from dali_pipes.decoding.opening import BadVideo
 _NUMBERED = re.compile(r"(.*?)(\d+)(\.jpe?g)", re.IGNORECASE | re.DOTALL)
 _MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)  # begins with one byte: found quickly
+_STDERR = 2
+_stderr_lent = Lock()
+_DAMAGED = ("Corrupt JPEG data", "Premature end of JPEG file")  # how libjpeg's warnings begin
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0-15
 _ALONE = frozenset([0x01, *range(0xD0, 0xD8)])  # markers without a segment; RST0-7 within a scan
@@ -93,7 +97,7 @@ def count_images(folder: str, naming: Naming = PUBLISHED) -> int:
 def damage(data: bytes) -> str | None:
     """What is wrong with the bytes of a JPEG file, or None: all its segments are there, to the end.
 
-    Walks the markers; finds truncation and most damage, though not a changed pixel value.
+    Walks the markers: finds truncation, and seldom damage within a scan (`docs/faults.md`).
     """
     if data[:2] != bytes([0xFF, _START]):
         return "is no JPEG image"
@@ -144,3 +148,36 @@ def read_image(path: str) -> NDArray[np.uint8]:
     if image is None:
         raise ValueError("cannot be decoded")
     return cast(NDArray[np.uint8], image)
+
+
+def read_image_strictly(path: str) -> NDArray[np.uint8]:
+    """`read_image` that also raises ValueError where the decoder had to guess pixels."""
+    data = read_encoded(path)
+    image, said = _decoded_with_warnings(data)
+    if image is None:
+        raise ValueError("cannot be decoded")
+    if said:
+        raise ValueError(f"is damaged: libjpeg says: {said[0]}")
+    return image
+
+
+def _decoded_with_warnings(
+    data: NDArray[np.uint8],
+) -> tuple[NDArray[np.uint8] | None, list[str]]:
+    """The image, and libjpeg's warnings, which it gives to the standard error alone."""
+    with _stderr_lent:
+        said, stderr = os.memfd_create("stderr"), os.dup(_STDERR)
+        try:
+            os.dup2(said, _STDERR)
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        finally:
+            os.dup2(stderr, _STDERR)
+            os.close(stderr)
+            with open(said, errors="replace") as file:
+                file.seek(0)
+                lines = file.readlines()
+    warnings = [line.strip() for line in lines if line.startswith(_DAMAGED)]
+    others = [line for line in lines if not line.startswith(_DAMAGED)]
+    if others:  # another thread's
+        os.write(_STDERR, "".join(others).encode())
+    return cast("NDArray[np.uint8] | None", image), warnings

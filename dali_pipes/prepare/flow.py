@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decoding.jpeg import PUBLISHED, count_images, image_name, read_image
+from dali_pipes.decoding.jpeg import PUBLISHED, count_images, image_name, read_image_strictly
 from dali_pipes.decoding.opening import BadVideo
 from dali_pipes.flow import fitted
 from dali_pipes.lock import locked
@@ -212,6 +212,6 @@ def _write_flow(chunk: _Chunk, device: str) -> None:
 def _frame(folder: str, number: int) -> NDArray[np.uint8]:
     name = image_name(number)
     try:
-        return read_image(os.path.join(folder, name))
+        return read_image_strictly(os.path.join(folder, name))
     except ValueError as error:
         raise BadVideo(folder, "flow", f"{name} {error}") from error

@@ -20,7 +20,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decoding.jpeg import read_image
+from dali_pipes.decoding.jpeg import read_image_strictly
 from dali_pipes.decoding.opening import BadVideo, printable
 from dali_pipes.decoding.pixels import resized
 from dali_pipes.decoding.reel import Header, stacked
@@ -238,7 +238,7 @@ def _images(source: Source) -> Iterator[Picture]:
     (path,) = source.paths
     if isinstance(source, FrameFolders):
         numbers = range(source.probe(0).frames)
-        return (source.image(0, number, read_image) for number in numbers)
+        return (source.image(0, number, read_image_strictly) for number in numbers)
     return decoded_rgb(path)
 
 
@@ -255,7 +255,7 @@ def _with_stored_flow(
     for number, image in enumerate(images):
         field = None
         if number < last:
-            both = (source.image(0, number, read_image, side)[..., 0] for side in (1, 2))
+            both = (source.image(0, number, read_image_strictly, side)[..., 0] for side in (1, 2))
             field = np.stack([resized(part, recipe.resize) for part in both], axis=-1)
         yield resized(image, recipe.resize), field
 

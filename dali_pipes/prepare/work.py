@@ -180,7 +180,8 @@ def each(
         for item, outcome in _outcomes(stage, items, min(workers, len(items)), threads):
             advance(weight(item), isinstance(outcome, _Failure))
             if isinstance(outcome, _Failure):
-                yield item, BadVideo(name(item), outcome.stage, outcome.reason)
+                path = outcome.path or name(item)
+                yield item, BadVideo(path, outcome.stage, outcome.reason)
             else:
                 yield item, outcome
 
@@ -189,6 +190,7 @@ def each(
 class _Failure:
     stage: str
     reason: str
+    path: str | None = None  # where it is not all of the item: an image of a folder
 
 
 def _outcomes(
@@ -250,7 +252,7 @@ def _attempt(stage: Callable[[Item], Result], item: Item) -> Result | _Failure:
     try:
         return stage(item)
     except BadVideo as error:
-        return _Failure(error.stage, error.reason)
+        return _Failure(error.stage, error.reason, error.path)
     except OSError as error:
         if error.errno in _FATAL:
             raise
