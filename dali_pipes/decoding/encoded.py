@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dali_pipes.decoding.opening import BadVideo, TooShort, opened
 from dali_pipes.decoding.packets import last_reset, shown_pictures
-from dali_pipes.decoding.pictures import READ, Picture, Unsure, Window
+from dali_pipes.decoding.pictures import Picture, Stream, Unsure, Window
 from dali_pipes.decoding.pixels import turned
 from dali_pipes.decoding.showing import frames_of, packets_of
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import av
 
 # FFmpeg's names. NVDEC knows AV1 as well, but nearly all its streams have hidden pictures.
-GPU_CODECS = tuple(READ)
+GPU_CODECS = ("h264", "hevc", "mpeg4", "vp8", "vp9")
 _PIXEL_FORMATS = ("yuv420p", "yuvj420p")  # 8 bits, 4:2:0
 _SAY_HOW_THEY_STAND = ("mp4", "matroska")  # containers
 _SIDES = (144, 4096)  # px: within the limits of every codec on every GPU
@@ -67,7 +67,7 @@ def encoded_clip(path: Path | str, numbers: Sequence[int], codecs: Sequence[str]
         name = stream.codec_context.name
         packets: list[av.Packet] = []
         known, shown = shown_pictures(container, stream, packets)
-        window = known.window
+        window = _window(known)
         if numbers[-1] >= len(packets):
             reason = f"has {len(packets)} frames, frame {numbers[-1]} was asked for"
             raise TooShort(path, "open", reason, len(packets))
@@ -88,7 +88,7 @@ def unsure(path: Path | str) -> str:
             _check_format(stream, GPU_CODECS)
             _check_upright(container, stream, packets_of(container, stream))
         with opened(path, "open") as (container, stream):
-            _check_size(stream.codec_context.name, shown_pictures(container, stream)[0].window)
+            _check_size(stream.codec_context.name, _window(shown_pictures(container, stream)[0]))
     except Unsure as error:
         return str(error)
     except BadVideo as error:  # a worker finds out whether it can be used all the same
@@ -121,6 +121,12 @@ def _check_upright(
             raise Unsure("is rotated" if first else "shows nothing")
     except ValueError as error:
         raise Unsure(str(error)) from error
+
+
+def _window(known: Stream) -> Window:
+    if known.hides:  # DALI counts what NVDEC decodes
+        raise Unsure("has hidden pictures")
+    return known.window
 
 
 def _is_full_range(context: "av.VideoCodecContext") -> bool:

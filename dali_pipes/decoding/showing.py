@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _UNTOLD, _I_PICTURE = 0, 1  # FFmpeg's AV_PICTURE_TYPE_NONE and _I
 # Decoders that show anything, or nothing at all, where a stream begins between keyframes; others
 # show nothing until they can.
-_NEED_A_KEYFRAME = ("hevc", "mpeg4", "vp8", "vp9")
+_NEED_A_KEYFRAME = ("hevc", "mpeg4", "vp8", "vp9", "libdav1d")
 _START_ANYWHERE = ("mpegts", "mpeg")  # containers whose times do not begin with 0
 
 

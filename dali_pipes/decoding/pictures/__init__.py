@@ -7,7 +7,7 @@ A packet is taken to be one picture only where the headers say so. Whatever is n
 from bisect import bisect, insort
 from collections.abc import Callable, Iterable
 
-from dali_pipes.decoding.pictures import h264, hevc, mpeg4, vpx
+from dali_pipes.decoding.pictures import av1, h264, hevc, mpeg4, vpx
 from dali_pipes.decoding.pictures.bits import Unsure
 from dali_pipes.decoding.pictures.messages import without_messages
 from dali_pipes.decoding.pictures.picture import Coded, Picture, Reader, Window, by_order
@@ -23,6 +23,7 @@ READ: dict[str, Callable[[bytes], Reader]] = {  # by FFmpeg's names of the decod
     "mpeg4": mpeg4.Mpeg4,
     "vp8": vpx.Vp8,
     "vp9": vpx.Vp9,
+    "libdav1d": av1.Av1,
 }
 
 
@@ -68,6 +69,11 @@ class Stream:
     def held(self) -> int:
         """How many pictures a decoder keeps back at most."""
         return self._reader.held[1]
+
+    @property
+    def hides(self) -> bool:
+        """Whether some packet so far holds a hidden picture besides, or shows one again."""
+        return self._reader.hides
 
     def check_held(self, found: Iterable[Picture]) -> None:
         """Raises Unsure if a decoder might not wait for a picture that is to be shown earlier."""

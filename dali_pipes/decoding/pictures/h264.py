@@ -33,6 +33,8 @@ class _Stream:
 
 
 class H264:
+    hides = False
+
     def __init__(self, extradata: bytes) -> None:
         self._length_bytes, self._parameters = configuration(extradata)
         self._stream = _stream(self._parameters)

@@ -32,6 +32,8 @@ class _Stream:
 
 
 class Hevc:
+    hides = False
+
     def __init__(self, extradata: bytes) -> None:
         self._length_bytes, self._parameters = configuration(extradata)
         self._stream = _stream(self._parameters)

@@ -22,6 +22,7 @@ class _Layer:
 
 
 class Mpeg4:
+    hides = False
     held = 1, 1
 
     def __init__(self, extradata: bytes) -> None:

@@ -44,6 +44,7 @@ class Window:
 class Reader(Protocol):
     """Reads the packets of a stream one by one, in the order of decoding."""
 
+    hides: bool  # whether a packet read held a hidden picture besides, or shows one again
     held: tuple[int, int]  # pictures a decoder keeps back for those shown before: least, most
 
     def read(self, packet: bytes) -> Coded:

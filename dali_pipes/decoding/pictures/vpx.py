@@ -15,6 +15,7 @@ class _Vpx:
     """What both have in common: shown as decoded, of one size."""
 
     held = 0, 0
+    hides = False
 
     def __init__(self, _: bytes) -> None:
         self._count = 0
@@ -51,26 +52,58 @@ class Vp8(_Vpx):
 
 class Vp9(_Vpx):
     def read(self, packet: bytes) -> Coded:
-        if packet[-1] & 0xE0 == 0xC0:  # superframe_header; of one picture it would be of no use
+        # A hidden picture comes in one packet with the next that is shown, a superframe.
+        pictures = [self._picture(data) for data in _superframe(packet)]
+        if sum(shows for shows, _ in pictures) != 1:
             raise Unsure(_HIDDEN)
-        bits = Bits(packet[:32])
+        self.hides |= len(pictures) > 1
+        return self._shown(pictures[0][1])  # a keyframe, shown or not, is all that follow refer to
+
+    def _picture(self, data: bytes) -> tuple[bool, bool]:
+        """Whether it is shown, and whether it is a keyframe."""
+        bits = Bits(data[:32])
         if bits.u(2) != 2:
             raise Unsure("is no VP9")
         if bits.u(2):
             raise Unsure("is no 8-bit 4:2:0")  # profile
-        repeats, inter, shows, resilient = (bits.flag() for _ in range(4))
-        if repeats or not shows:
-            raise Unsure(_HIDDEN)
+        if bits.flag():  # show_existing_frame
+            self.hides = True
+            return True, False
+        inter, shows, resilient = (bits.flag() for _ in range(3))
+        intra_only = inter and not shows and bits.flag()
         if inter:
-            bits.u((0 if resilient else 2) + 8 + 3 * 4)  # reset, refresh, references
+            bits.u(0 if resilient else 2)  # reset_frame_context
+        if inter and not intra_only:
+            bits.u(8 + 3 * 4)  # refresh, references
             if not (bits.flag() or bits.flag() or bits.flag()):  # as large as a reference
                 raise Unsure("may change its size")
+            return shows, False
+        if bits.u(24) != 0x498342:  # frame_sync_code
+            raise Unsure("is no VP9")
+        if intra_only:
+            bits.u(8)  # refresh
+        elif bits.u(3) == 7:  # color_space: RGB
+            raise Unsure("is no 8-bit 4:2:0")
         else:
-            if bits.u(24) != 0x498342:  # frame_sync_code
-                raise Unsure("is no VP9")
-            if bits.u(3) == 7:  # color_space: RGB
-                raise Unsure("is no 8-bit 4:2:0")
             bits.u(1)
-            width, height = bits.u(16) + 1, bits.u(16) + 1
-            self._check_size(height, width)
-        return self._shown(not inter)
+        width, height = bits.u(16) + 1, bits.u(16) + 1
+        self._check_size(height, width)
+        return shows, not inter
+
+
+def _superframe(packet: bytes) -> list[bytes]:
+    """The pictures of a packet, Annex B."""
+    marker = packet[-1]
+    size, count = (marker >> 3 & 3) + 1, (marker & 7) + 1
+    index = len(packet) - 2 - size * count
+    if marker >> 5 != 0b110 or index < 0 or packet[index] != marker:
+        return [packet]
+    pictures, at = [], 0
+    for n in range(count):
+        first = index + 1 + size * n
+        end = at + int.from_bytes(packet[first : first + size], "little")
+        if not at < end <= index:
+            raise Unsure("a packet is cut short")
+        pictures.append(packet[at:end])
+        at = end
+    return pictures

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dali_pipes.decoding import needed, video
+from dali_pipes.decoding.encoded import encoded_clip
 from dali_pipes.decoding.needed import needed_frames
 from dali_pipes.decoding.opening import BadVideo, TooShort, opened
 from dali_pipes.decoding.pictures import Unsure, mpeg4
@@ -97,6 +98,7 @@ OPEN_H264 = {"x264-params": "open-gop=1:bframes=3:b-adapt=0"}
 OPEN_HEVC = {"x265-params": "open-gop=1:bframes=3:b-adapt=0:log-level=error"}
 PYRAMID = {"x264-params": "bframes=5:b-adapt=0:b-pyramid=normal"}
 HEVC = {"x265-params": "bframes=3:b-adapt=0:log-level=error"}
+ALT_REF = {"auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "5", "b": "200k"}
 LAYERS = {"x265-params": "bframes=3:b-adapt=0:temporal-layers=3:log-level=error"}
 # Name, codec, how it is encoded, and which share of pictures the clips below may take at most.
 PROVEN = [
@@ -117,6 +119,9 @@ PROVEN = [
     ("a.avi", "mpeg4", {"b_frames": 0, "keyframe_every": 1}, 0.4),
     ("a.webm", "libvpx", {"options": {"auto-alt-ref": "0"}}, 0.6),
     ("a.webm", "libvpx-vp9", {"options": {"auto-alt-ref": "0"}}, 0.6),
+    ("a.webm", "libvpx-vp9", {"options": ALT_REF, "keyframe_every": 30}, 0.8),
+    ("a.mp4", "libsvtav1", {"options": {"preset": "10"}, "keyframe_every": 15}, 0.8),
+    ("a.ivf", "libsvtav1", {"options": {"preset": "12"}, "keyframe_every": 15}, 0.8),
 ]
 
 
@@ -149,7 +154,6 @@ def test_codecs_at_every_start(
     [
         ("a.mkv", "mpeg2video", {}),
         ("a.mpg", "mpeg2video", {}),
-        ("a.mp4", "libsvtav1", {"options": {"preset": "12"}}),
         ("a.avi", "libx264", {"b_frames": 2}),
         ("a.mp4", "libx264", {"options": {"x264-params": "interlaced=1"}}),
         ("a.avi", "mjpeg", {"pix_fmt": "yuvj420p"}),
@@ -283,6 +287,35 @@ def test_only_as_far_out_of_order_as_a_decoder_waits(tmp_path: Path) -> None:
         known._reader.held = least - 1, 16
         with pytest.raises(Unsure, match="out of order"):
             known.check_held(pictures)
+
+
+def test_superframes_and_pictures_shown_again(tmp_path: Path, decoded: list[int]) -> None:
+    """VP9 whose later keyframes are hidden, in one packet with the picture after, and some of whose
+    packets only show again what is kept."""
+
+    def hide_keyframes(data: list[bytes]) -> list[bytes]:
+        packets, hidden = [], b""
+        for n, one in enumerate(data):
+            if n and not one[0] & 0b100:  # frame_type: a keyframe, of which show_frame is cleared
+                hidden = bytes([one[0] & ~0b10]) + one[1:]
+                continue
+            if hidden:
+                marker = bytes([0b110_11_001])  # sizes of four bytes, two pictures
+                sizes = b"".join(len(part).to_bytes(4, "little") for part in (hidden, one))
+                one, hidden = hidden + one + marker + sizes + marker, b""
+            packets.append(one)
+            if n % 9 == 5:
+                packets.append(bytes([0b1000_1000]))  # show_existing_frame, of slot 0
+        return packets
+
+    write_video(tmp_path / "whole.webm", moving(), "libvpx-vp9", keyframe_every=15)
+    path = repacked(tmp_path / "whole.webm", tmp_path / "a.webm", hide_keyframes)
+    frames = len(counted(path))
+    clips = random_clips(frames, 10, 1)
+    check(path, clips)
+    assert sum(decoded) <= 0.8 * 2 * sum(numbers[-1] + 1 for numbers in clips)
+    with pytest.raises(Unsure, match="has hidden pictures"):  # a GPU's decoder would show other frames
+        encoded_clip(path, clips[0], ["vp9"])
 
 
 def test_hidden_pictures_and_odd_times_are_counted(tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ def test_what_an_edit_hides_is_no_frame(
 @pytest.mark.parametrize(
     ("codec", "container"),
     [*product(("libx264", "libx265", "mpeg4"), ("mkv", "mp4", "ts")), ("mpeg2video", "mkv"),
-     ("libvpx", "webm"), ("libvpx", "mkv"), ("libvpx-vp9", "webm"), ("libvpx-vp9", "mp4")],
+     ("libvpx", "webm"), ("libvpx", "mkv"),
+     ("libvpx-vp9", "webm"), ("libvpx-vp9", "mp4")],
 )  # fmt: skip
 def test_recordings_joined_late_begin_with_their_first_keyframe(
     tmp_path: Path, texture: list[np.ndarray], codec: str, container: str
@@ -89,6 +90,25 @@ def test_recordings_joined_late_begin_with_their_first_keyframe(
     assert np.array_equal(list(decoded_rgb(path)), whole[second:])
     assert np.array_equal(read_frames(path, range(20, 36)), whole[second + 20 : second + 36])
     assert picture_count(path) == len(whole) - second
+
+
+def test_av1_joined_late(tmp_path: Path, texture: list[np.ndarray]) -> None:
+    """Of which PyAV copies no packets. IVF: a header of 32 bytes; of a packet 12, size and time."""
+    whole = encoded(tmp_path / "whole.ivf", texture, "libsvtav1")
+    data = (tmp_path / "whole.ivf").read_bytes()
+    late, at = [], 32
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "little")
+        late.append(data[at:end])
+        at = end
+    late = late[5:]
+    first = int.from_bytes(late[0][4:12], "little")
+    for n, packet in enumerate(late):
+        time = int.from_bytes(packet[4:12], "little") - first
+        late[n] = packet[:4] + time.to_bytes(8, "little") + packet[12:]
+    path = tmp_path / "late.ivf"
+    path.write_bytes(data[:32] + b"".join(late))
+    assert np.array_equal(list(decoded_rgb(path)), whole[KEYFRAME_EVERY:])
 
 
 @pytest.mark.parametrize(
@@ -150,8 +170,10 @@ def test_messages_longer_than_they_are_are_no_damage(
         lambda packets: with_message(damage(packets), header + OVERLONG),
     )
     seen = [outcome(tmp_path / f"{name}.{container}") for name in ("bad", "both")]
-    assert seen[0] == seen[1]
-    assert ("invalid data" in str(seen[0])) == (codec == "libx264")  # HEVC decodes anything
+    if codec == "libx264":
+        assert seen == ["invalid data found when processing input"] * 2
+    else:  # HEVC decodes anything, not always alike
+        assert [len(frames) for frames in seen] == [FRAMES] * 2
 
 
 def outcome(path: Path) -> list[bytes] | str:
