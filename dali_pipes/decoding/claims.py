@@ -1,11 +1,14 @@
-"""What a file says of its own size, before memory is taken for it. A file of 4 KiB can claim a
-billion pictures, one of a few bytes one of four billion pixels."""
+"""Bounds of memory and time, and what a file says of its size before either is spent on it.
+
+A file of 4 KiB can claim a billion pictures, one of a few bytes a picture of four billion pixels.
+"""
 
 import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
 MOST_PIXELS = 1 << 27  # of a picture: the 15360x8640 of 16K and nothing larger; 400 MB as RGB
+MOST_DECODED = 1 << 39  # pixels for one clip: two hours of 1080p, about half an hour of a core
 _ON_THE_WAY = (b"moov", b"trak", b"mdia", b"minf", b"stbl")  # boxes of ISO/IEC 14496-12 to `stsz`
 
 
@@ -14,6 +17,16 @@ def too_many_pixels(height: int, width: int) -> str | None:
     if height * width <= MOST_PIXELS:
         return None
     return f"says that it is {width}x{height} pixels; {MOST_PIXELS} are taken at most"
+
+
+def too_much_to_decode(pictures: int, height: int, width: int) -> str | None:
+    """Why no clip is taken for which so many pictures must be decoded; None if one is."""
+    if pictures * height * width <= MOST_DECODED:
+        return None
+    return (
+        f"a clip there takes {pictures} pictures of {width}x{height} to decode, more than "
+        f"{MOST_DECODED} pixels; cut it into parts"
+    )
 
 
 def too_many_samples(path: str | os.PathLike[str]) -> str | None:

@@ -18,9 +18,16 @@ from typing import TYPE_CHECKING, Protocol, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from dali_pipes.decoding.claims import too_much_to_decode
 from dali_pipes.decoding.opening import BadVideo, TooShort, opened
 from dali_pipes.decoding.pixels import Images
-from dali_pipes.decoding.showing import frames_of, packets_of, packets_to_decode, sound_frames
+from dali_pipes.decoding.showing import (
+    check_reach,
+    frames_of,
+    packets_of,
+    packets_to_decode,
+    sound_frames,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +76,7 @@ class _Counted:
 
     checksums: Sequence[int]  # by picture
     keyframes: list[_Keyframe]
-    whole: bool  # to the video's end; else to damage
+    whole: bool  # to the video's end; else to damage, or as far as is decoded for a clip
 
     def packed(self) -> bytes:
         file = io.BytesIO()
@@ -139,6 +146,8 @@ def _count(
 
     try:
         with opened(path, "decode") as (container, stream):
+            check_reach(path, stream, numbers[-1])
+            height, width = stream.codec_context.height, stream.codec_context.width
             packets = noted(packets_to_decode(container, stream))
             for picture, frame in enumerate(sound_frames(path, stream, packets)):
                 checksums.append(_checksum(frame))
@@ -146,6 +155,9 @@ def _count(
                     keyframes.append(_Keyframe(frame.pts, picture, *passed.pop(frame.pts)))
                 if picture in wanted:
                     images.add(frame)
+                if images.full and too_much_to_decode(picture + 2, height, width):
+                    whole = False
+                    break
     except BadVideo:
         if not images.full:
             raise

@@ -8,6 +8,7 @@ one: it gets each picture's number for its time stamp, and gives it back.
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from dali_pipes.decoding.claims import too_much_to_decode
 from dali_pipes.decoding.packets import check_kept, check_times, coded_packets, is_timed, last_reset
 from dali_pipes.decoding.pictures import Picture, Stream, Unsure
 
@@ -30,6 +31,9 @@ def needed_frames(
     chosen = _chosen(shown, numbers[0], wanted)
     if stream.codec_context.name == "mpeg4" and chosen[0]:
         chosen.insert(0, 0)  # whose headers tell the encoder's errors, which a decoder repeats
+    context = stream.codec_context
+    if too_much_to_decode(len(chosen), context.height, context.width):
+        raise Unsure("takes too much to decode")
     feed: list[av.Packet | None] = []
     for n in chosen:
         packet = packets[n]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dali_pipes.decoding.claims import too_much_to_decode
 from dali_pipes.decoding.opening import BadVideo, opened
 from dali_pipes.decoding.pictures import begins, without_messages
 from dali_pipes.decoding.pixels import upright_rgb
@@ -119,6 +120,13 @@ def decoded(path: Path | str) -> "Iterator[av.VideoFrame]":
     """
     with opened(path, "decode") as (container, stream):
         yield from sound_frames(path, stream, packets_to_decode(container, stream))
+
+
+def check_reach(path: Path | str, stream: "av.VideoStream", number: int) -> None:
+    """Raises BadVideo if to decode all frames up to that number would take for ever."""
+    context = stream.codec_context
+    if absurd := too_much_to_decode(number + 1, context.height, context.width):
+        raise BadVideo(path, "decode", absurd)
 
 
 def sound_frames(

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from dali_pipes import ClipLoader
-from dali_pipes.decoding import packets, video
+from dali_pipes.decoding import claims, packets, video
 from dali_pipes.decoding.claims import MOST_PIXELS, too_many_samples
 from dali_pipes.decoding.jpeg import image_name
 from dali_pipes.decoding.opening import BadVideo
 from dali_pipes.prepare.encode import write_video
+from dali_pipes.sources import VideoFiles
 
 ROOT = Path(__file__).parents[2]
 
@@ -148,6 +149,23 @@ def test_large_packets_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(packets, "_MOST_KEPT", path.stat().st_size // 2)
     assert video._read_needed(path, numbers, None) is None
     assert np.array_equal(video.read_frames(path, numbers), frames)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_what_would_take_for_ever_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
+    """A megabyte of large black pictures takes hours. Here fewer pixels are too many."""
+    path = tmp_path / "a.mkv"
+    write_video(path, np.zeros((140, 96, 128, 3), np.uint8), codec, b_frames=0, keyframe_every=1000)
+    monkeypatch.setattr(claims, "MOST_DECODED", 100 * 96 * 128)
+    source = VideoFiles.one(path)
+    for start in (80, 70, 0):
+        frames, _ = source.read_clip(0, range(start, start + 16), None)
+        assert frames.shape == (16, 96, 128, 3)
+    for _ in range(2):
+        with pytest.raises(BadVideo, match=r"takes 116 pictures of 128x96 .*cut it into parts"):
+            source.read_clip(0, range(100, 116), None)
 
 
 INTERRUPTED = """
