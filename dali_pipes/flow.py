@@ -56,7 +56,9 @@ def fitted(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = flow_size(native)
     if (height, width) == native:
         return image
-    return cast(NDArray[np.uint8], cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+    return cast(
+        "NDArray[np.uint8]", cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    )
 
 
 def add_flow_argument(

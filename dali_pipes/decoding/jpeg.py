@@ -147,7 +147,7 @@ def read_image(path: str) -> NDArray[np.uint8]:
     image = cv2.imdecode(read_encoded(path), cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise ValueError("cannot be decoded")
-    return cast(NDArray[np.uint8], image)
+    return cast("NDArray[np.uint8]", image)
 
 
 def read_image_strictly(path: str) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from dali_pipes.decoding.claims import too_much_to_decode
-from dali_pipes.decoding.packets import check_kept, check_times, coded_packets, is_timed, last_reset
+from dali_pipes.decoding.packets import MOST_KEPT, check_times, coded_packets, is_timed, last_reset
 from dali_pipes.decoding.pictures import Picture, Stream, Unsure
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def _read(
             for n in range(kept, len(packets)):
                 packets[n] = None
             kept, held = max(kept, len(packets)), 0
-        held = check_kept(held + packet.size)
+        held += packet.size
+        if held > MOST_KEPT:
+            raise Unsure("holds too much from a keyframe on")
         packets.append(packet)
         times.append(packet.pts)
         if len(packets) == enough:

@@ -4,17 +4,17 @@ Only what the headers prove (`pictures`), and the container's times do not contr
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from dali_pipes.decoding.pictures import Picture, Stream, Unsure, mpeg4
-from dali_pipes.decoding.showing import packets_of
 
 if TYPE_CHECKING:
     import av
 
 _PACKED = b"DivX"  # the mark of those who put two pictures in a packet of an AVI
 _TIMED_IN_HEADERS_ALONE = ("h264", "hevc")
-_MOST_KEPT = 1 << 29  # bytes
+MOST_KEPT = 1 << 29  # bytes of packets in memory
 _PARAMETERS = ("new_extradata", "param_change")  # what containers hand over beside a packet
 
 
@@ -44,10 +44,13 @@ def coded_packets(
 def _sound(
     container: "av.container.InputContainer", stream: "av.VideoStream"
 ) -> "Iterator[av.Packet]":
-    for packet in packets_of(container, stream):
-        if packet.is_discard or packet.is_corrupt:
-            raise Unsure("has damaged or hidden packets")
-        yield packet
+    # Unfinished and not closed, it would leak.
+    with closing(container.demux(stream)) as packets:  # type: ignore[type-var]
+        for packet in packets:
+            if packet.is_discard or packet.is_corrupt:
+                raise Unsure("has damaged or hidden packets")
+            if packet.size:
+                yield packet
 
 
 def _of_the_same_parameters(packets: "Iterator[av.Packet]") -> "Iterator[av.Packet]":
@@ -82,19 +85,14 @@ def shown_pictures(
         known.add(bytes(packet))
         times.append(packet.pts)
         if kept is not None:
-            held = check_kept(held + packet.size)
+            held += packet.size
+            if held > MOST_KEPT:
+                raise Unsure(f"holds more than {MOST_KEPT >> 20} MiB")
             kept.append(packet)
     shown = known.pictures()
     if is_timed(container):
         check_times(times, shown)
     return known, shown
-
-
-def check_kept(held: int) -> int:
-    """The bytes of packets that lie in memory. Raises Unsure if they are too many."""
-    if held > _MOST_KEPT:
-        raise Unsure(f"is of more than {_MOST_KEPT >> 20} MiB from a keyframe on")
-    return held
 
 
 def check_times(times: Sequence[int | None], shown: Sequence[Picture]) -> None:

@@ -46,9 +46,14 @@ class Turned:
         return image[:: self.down, :: self.right]
 
 
+_AS_IT_IS = Turned(None)
+
+
 def turned(frame: "av.VideoFrame") -> Turned:
     """What a frame's metadata says of how it stands. Raises ValueError as `Turned` does."""
     try:
+        if not len(frame.side_data):
+            return _AS_IT_IS
         said = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV 18 does not know all that may stand beside it: EXIF, for one
         quarters = frame.rotation / 90
@@ -61,7 +66,7 @@ def upright_rgb(frame: "av.VideoFrame", reformatter: "VideoReformatter") -> NDAr
     """A decoded frame -> uint8 RGB [H,W,3], as players show it. Raises ValueError as `turned`."""
     # By default as many threads as cores wake up for each frame.
     image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-    return turned(frame).upright(cast(NDArray[np.uint8], image))
+    return turned(frame).upright(cast("NDArray[np.uint8]", image))
 
 
 def resized(
@@ -72,7 +77,7 @@ def resized(
     `into`: the array to write to, contiguous.
     """
     small = cv2.resize(image, size[::-1], dst=into, interpolation=cv2.INTER_LINEAR)
-    return cast(NDArray[np.uint8], small)
+    return cast("NDArray[np.uint8]", small)
 
 
 class Images:

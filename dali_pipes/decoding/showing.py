@@ -38,7 +38,9 @@ def packets_of(
     """Packets that hold something, from here on. Empty ones would end decoding."""
     # Unfinished and not closed, it would leak.
     with closing(container.demux(stream)) as packets:  # type: ignore[type-var]
-        yield from (packet for packet in packets if packet.size)
+        for packet in packets:
+            if packet.size:
+                yield packet
 
 
 def frames_of(stream: "av.VideoStream", packets: "Iterable[Numbered]") -> "Iterator[av.VideoFrame]":

@@ -51,7 +51,7 @@ def motion_boundaries(flow: Image, component: str) -> NDArray[np.float32]:
     border = cv2.BORDER_REPLICATE
     along_x = cv2.sepFilter2D(fields, cv2.CV_32F, slope, ones, borderType=border)
     along_y = cv2.sepFilter2D(fields, cv2.CV_32F, ones, slope, borderType=border)
-    return cast(NDArray[np.float32], np.hypot(along_x, along_y))
+    return cast("NDArray[np.float32]", np.hypot(along_x, along_y))
 
 
 def _motion_panel(

@@ -57,4 +57,4 @@ def _tvl1_on_gpu(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     gpu = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     with _one_at_a_time, torch.cuda.device(gpu):
         flow = cuda_flow.tvl1_flow(torch.from_numpy(frames)[None].to(gpu))
-        return cast(NDArray[np.float32], flow[0].cpu().numpy())
+        return cast("NDArray[np.float32]", flow[0].cpu().numpy())

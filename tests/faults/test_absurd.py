@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dali_pipes import ClipLoader
-from dali_pipes.decoding import claims, packets, video
+from dali_pipes.decoding import claims, needed, video
 from dali_pipes.decoding.claims import MOST_PIXELS, too_many_samples
 from dali_pipes.decoding.jpeg import image_name
 from dali_pipes.decoding.opening import BadVideo
@@ -146,7 +146,7 @@ def test_large_packets_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     numbers = range(40, 56)
     frames = video.read_frames(path, numbers)
     assert video._read_needed(path, numbers, None) is not None
-    monkeypatch.setattr(packets, "_MOST_KEPT", path.stat().st_size // 2)
+    monkeypatch.setattr(needed, "MOST_KEPT", path.stat().st_size // 2)
     assert video._read_needed(path, numbers, None) is None
     assert np.array_equal(video.read_frames(path, numbers), frames)
 
