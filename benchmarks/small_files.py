@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dali_pipes.clips import ClipSpec
 from dali_pipes.decoding.opening import BadVideo, opened
-from dali_pipes.decoding.pixels import resized, upright_rgb
+from dali_pipes.decoding.pixels import UprightRgb, resized
 from dali_pipes.decoding.showing import decoded_rgb
 from dali_pipes.prepare.encode import write_video
 
@@ -111,9 +111,7 @@ def read_h264(path: str, numbers: range) -> Images:
     Frame n is shown at n/FPS seconds. `read_clip` cannot know that: it reads the headers of all
     packets up to them.
     """
-    from av.video.reformatter import VideoReformatter
-
-    reformatter = VideoReformatter()
+    upright_rgb = UprightRgb()
     images = np.empty((len(numbers), HEIGHT, WIDTH, 3), np.uint8)
     with opened(path, "decode") as (container, stream):
         assert stream.time_base is not None
@@ -123,7 +121,7 @@ def read_h264(path: str, numbers: range) -> Images:
             assert frame.pts is not None
             place = round(frame.pts / a_frame) - numbers.start
             if place >= 0:
-                images[place] = upright_rgb(frame, reformatter)[:HEIGHT, :WIDTH]
+                images[place] = upright_rgb(frame)[:HEIGHT, :WIDTH]
             if place == len(numbers) - 1:
                 return images
     raise BadVideo(path, "decode", f"ends before frame {numbers[-1]}")

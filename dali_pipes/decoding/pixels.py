@@ -11,7 +11,6 @@ from dali_pipes.decoding.opening import BadVideo
 
 if TYPE_CHECKING:
     import av
-    from av.video.reformatter import VideoReformatter
 
 _STRAIGHT = 0.0175  # sine of the degree that players do not turn by, either
 
@@ -46,14 +45,9 @@ class Turned:
         return image[:: self.down, :: self.right]
 
 
-_AS_IT_IS = Turned(None)
-
-
 def turned(frame: "av.VideoFrame") -> Turned:
     """What a frame's metadata says of how it stands. Raises ValueError as `Turned` does."""
     try:
-        if not len(frame.side_data):
-            return _AS_IT_IS
         said = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV 18 does not know all that may stand beside it: EXIF, for one
         quarters = frame.rotation / 90
@@ -62,11 +56,24 @@ def turned(frame: "av.VideoFrame") -> Turned:
     return Turned(None if said is None else np.frombuffer(cast(bytes, said), np.int32))
 
 
-def upright_rgb(frame: "av.VideoFrame", reformatter: "VideoReformatter") -> NDArray[np.uint8]:
-    """A decoded frame -> uint8 RGB [H,W,3], as players show it. Raises ValueError as `turned`."""
-    # By default as many threads as cores wake up for each frame.
-    image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-    return turned(frame).upright(cast("NDArray[np.uint8]", image))
+class UprightRgb:
+    """Decoded frames of a video -> uint8 RGB [H,W,3], as players show them. One for all of them."""
+
+    def __init__(self) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._reformatter = VideoReformatter()  # caches its set-up
+        self._turned: Turned | None = None
+        self._rotation = 0
+
+    def __call__(self, frame: "av.VideoFrame") -> NDArray[np.uint8]:
+        """Raises ValueError as `turned` does."""
+        # PyAV 18 keeps a frame whose side data was looked at until garbage is collected.
+        if self._turned is None or frame.key_frame or frame.rotation != self._rotation:
+            self._turned, self._rotation = turned(frame), frame.rotation
+        # By default as many threads as cores wake up for each frame.
+        image = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        return self._turned.upright(cast("NDArray[np.uint8]", image))
 
 
 def resized(
@@ -84,10 +91,8 @@ class Images:
     """The frames kept: converted to RGB, turned upright and resized one by one."""
 
     def __init__(self, path: Path | str, total: int, resize: tuple[int, int] | None) -> None:
-        from av.video.reformatter import VideoReformatter
-
         self._path, self._total, self._resize = path, total, resize
-        self._reformatter = VideoReformatter()  # one for all frames: it caches its set-up
+        self._upright_rgb = UprightRgb()
         self._kept: NDArray[np.uint8] | None = None
         self._native = (0, 0)
         self.count = 0
@@ -99,7 +104,7 @@ class Images:
     def add(self, frame: "av.VideoFrame") -> None:
         """Raises BadVideo where frames of different sizes are to be kept as they are."""
         try:
-            image = upright_rgb(frame, self._reformatter)
+            image = self._upright_rgb(frame)
         except ValueError as error:
             raise BadVideo(self._path, "decode", str(error)) from error
         native = (image.shape[0], image.shape[1])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dali_pipes.decoding.claims import too_much_to_decode
 from dali_pipes.decoding.opening import BadVideo, opened
 from dali_pipes.decoding.pictures import begins, without_messages
-from dali_pipes.decoding.pixels import upright_rgb
+from dali_pipes.decoding.pixels import UprightRgb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,11 +160,9 @@ def _begin_with_a_keyframe(begin: "list[av.VideoFrame]") -> bool:
 
 def decoded_rgb(path: Path | str) -> "Iterator[NDArray[np.uint8]]":
     """Every frame of a video, uint8 RGB [H,W,3], upright. Raises BadVideo as `decoded` does."""
-    from av.video.reformatter import VideoReformatter
-
-    reformatter = VideoReformatter()  # one for all frames: it caches its set-up
+    upright_rgb = UprightRgb()
     for frame in decoded(path):
         try:
-            yield upright_rgb(frame, reformatter)
+            yield upright_rgb(frame)
         except ValueError as error:
             raise BadVideo(path, "decode", str(error)) from error
