@@ -110,13 +110,11 @@ def read_counted(
     Raises as `video.read_clip` does.
     """
     counted = _Counted.unpacked(shelf.get())
-    if counted is None:
+    # Where counting ended may have been the system's fault.
+    if counted is None or not (counted.whole or numbers[-1] < len(counted.checksums)):
         return _count(path, numbers, resize, shelf)
-    pictures = len(counted.checksums)
-    if numbers[-1] >= pictures:
-        if counted.whole:
-            raise _too_short(path, pictures, numbers)
-        return None
+    if numbers[-1] >= len(counted.checksums):
+        raise _too_short(path, len(counted.checksums), numbers)
     for keyframe in counted.before(numbers[0]):
         try:
             clip = _read_from(path, keyframe, counted, numbers, resize)

@@ -177,3 +177,25 @@ def test_the_index_keeps_it_between_processes(
     never_counts()
     got, _ = source.read_clip(0, range(90, 106), None)
     assert np.array_equal(got, frames[90:106])
+
+
+def test_a_fault_of_the_system_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = FILES["h264.avi"](tmp_path / "a.avi")
+    frames, shelf = list(decoded_rgb(path)), Shelf()
+    checksum, seen = counted._checksum, []
+
+    def fails(frame: av.VideoFrame) -> int:
+        seen.append(frame.pts)
+        if len(seen) == 110:
+            raise OSError(5, "Input/output error")
+        return checksum(frame)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(counted, "_checksum", fails)
+        video.read_clip(path, range(70, 86), None, shelf)
+    for start in (120, 90, 124):
+        got, _ = video.read_clip(path, range(start, start + 16), None, shelf)
+        assert np.array_equal(got, frames[start : start + 16])
+    assert shelf.puts == 2
