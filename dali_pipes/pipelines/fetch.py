@@ -167,7 +167,8 @@ class Fetch:
             self._unwritten, self._written = [], time.monotonic()
 
     def _open_index(self) -> Index:
-        return index_at(self.source.index_path)  # a process opens its own
+        path = self.source.index_path
+        return Index(None) if path is None else index_at(path)  # a process opens its own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -150,7 +150,7 @@ class Counted:
 
 @lru_cache(maxsize=4)
 def index_at(path: Path | None) -> Index:
-    """The index of that place, opened once in a process."""
+    """The index of that place, opened once in a process; None: one in memory, for files alone."""
     return Index(path)
 
 
