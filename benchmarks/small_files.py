@@ -111,7 +111,7 @@ def read_h264(path: str, numbers: range) -> Images:
     Frame n is shown at n/FPS seconds. `read_clip` cannot know that: it reads the headers of all
     packets up to them.
     """
-    upright_rgb = UprightRgb()
+    upright_rgb = UprightRgb(path)
     images = np.empty((len(numbers), HEIGHT, WIDTH, 3), np.uint8)
     with opened(path, "decode") as (container, stream):
         assert stream.time_base is not None

@@ -114,7 +114,7 @@ def read_counted(
     if counted is None or not (counted.whole or numbers[-1] < len(counted.checksums)):
         return _count(path, numbers, resize, shelf)
     if numbers[-1] >= len(counted.checksums):
-        raise _too_short(path, len(counted.checksums), numbers)
+        raise TooShort.asked(path, "decode", len(counted.checksums), numbers[-1])
     for keyframe in counted.before(numbers[0]):
         try:
             clip = _read_from(path, keyframe, counted, numbers, resize)
@@ -162,7 +162,7 @@ def _count(
         whole = False
     shelf.put(_Counted(checksums, keyframes, whole).packed())
     if not images.full:
-        raise _too_short(path, len(checksums), numbers)
+        raise TooShort.asked(path, "decode", len(checksums), numbers[-1])
     return images.result()
 
 
@@ -245,8 +245,3 @@ def _checksum(frame: "av.VideoFrame") -> int:
             rows = rows[:, : widths[number]]
         value = zlib.crc32(np.ascontiguousarray(rows).data, value)
     return value
-
-
-def _too_short(path: Path | str, pictures: int, numbers: Sequence[int]) -> TooShort:
-    reason = f"has {pictures} frames, frame {numbers[-1]} was asked for"
-    return TooShort(path, "decode", reason, pictures)

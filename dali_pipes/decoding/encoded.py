@@ -69,8 +69,7 @@ def encoded_clip(path: Path | str, numbers: Sequence[int], codecs: Sequence[str]
         known, shown = shown_pictures(container, stream, packets)
         window = _window(known)
         if numbers[-1] >= len(packets):
-            reason = f"has {len(packets)} frames, frame {numbers[-1]} was asked for"
-            raise TooShort(path, "open", reason, len(packets))
+            raise TooShort.asked(path, "open", len(packets), numbers[-1])
         _check_size(name, window)
         _check_upright(container, stream, packets)
         chosen, first = _chosen(shown, numbers)

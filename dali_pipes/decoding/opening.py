@@ -4,7 +4,7 @@ import os
 import stat
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from dali_pipes.decoding.claims import MOST_PIXELS, too_many_pixels, too_many_samples
 from dali_pipes.decoding.pictures import Unsure
@@ -36,6 +36,11 @@ class TooShort(BadVideo):
         super().__init__(path, stage, reason)
         self.args = (str(path), stage, reason, frames)
         self.frames = frames
+
+    @classmethod
+    def asked(cls, path: Path | str, stage: str, frames: int, number: int) -> Self:
+        """Frame `number` was asked for."""
+        return cls(path, stage, f"has {frames} frames, frame {number} was asked for", frames)
 
 
 def printable(path: str) -> str:

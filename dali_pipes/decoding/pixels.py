@@ -1,7 +1,7 @@
 """From a decoded frame to the pixels of a clip: RGB, upright, resized."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
@@ -18,8 +18,8 @@ _STRAIGHT = 0.0175  # sine of the degree that players do not turn by, either
 class Turned:
     """How a frame is to be turned and mirrored to stand as players show it."""
 
-    def __init__(self, matrix: NDArray[np.int32] | None) -> None:
-        """`matrix`: the display matrix, int32 [9], of ISO/IEC 14496-12, 6.2.2; None: as it is.
+    def __init__(self, matrix: NDArray[Any] | None) -> None:
+        """`matrix`: the display matrix, [9], of ISO/IEC 14496-12, 6.2.2; None: as it is.
 
         Raises ValueError where it turns by something else than quarters.
         """
@@ -50,27 +50,31 @@ def turned(frame: "av.VideoFrame") -> Turned:
     try:
         said = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV 18 does not know all that may stand beside it: EXIF, for one
-        quarters = frame.rotation / 90
-        cos, sin = (1, 0, -1, 0)[round(quarters) % 4], (0, 1, 0, -1)[round(quarters) % 4]
-        return Turned(np.array([cos, -sin, 0, sin, cos, 0, 0, 0, 0], np.int32))
+        angle = np.deg2rad(frame.rotation)
+        cos, sin = np.cos(angle), np.sin(angle)
+        return Turned(np.array([cos, -sin, 0, sin, cos, 0, 0, 0, 0]))
     return Turned(None if said is None else np.frombuffer(cast(bytes, said), np.int32))
 
 
 class UprightRgb:
     """Decoded frames of a video -> uint8 RGB [H,W,3], as players show them. One for all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path | str) -> None:
         from av.video.reformatter import VideoReformatter
 
+        self._path = path
         self._reformatter = VideoReformatter()  # caches its set-up
         self._turned: Turned | None = None
         self._rotation = 0
 
     def __call__(self, frame: "av.VideoFrame") -> NDArray[np.uint8]:
-        """Raises ValueError as `turned` does."""
+        """Raises BadVideo where it cannot be turned upright."""
         # PyAV 18 keeps a frame whose side data was looked at until garbage is collected.
         if self._turned is None or frame.key_frame or frame.rotation != self._rotation:
-            self._turned, self._rotation = turned(frame), frame.rotation
+            try:
+                self._turned, self._rotation = turned(frame), frame.rotation
+            except ValueError as error:
+                raise BadVideo(self._path, "decode", str(error)) from error
         # By default as many threads as cores wake up for each frame.
         image = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         return self._turned.upright(cast("NDArray[np.uint8]", image))
@@ -92,7 +96,7 @@ class Images:
 
     def __init__(self, path: Path | str, total: int, resize: tuple[int, int] | None) -> None:
         self._path, self._total, self._resize = path, total, resize
-        self._upright_rgb = UprightRgb()
+        self._upright_rgb = UprightRgb(path)
         self._kept: NDArray[np.uint8] | None = None
         self._native = (0, 0)
         self.count = 0
@@ -102,11 +106,8 @@ class Images:
         return self.count == self._total
 
     def add(self, frame: "av.VideoFrame") -> None:
-        """Raises BadVideo where frames of different sizes are to be kept as they are."""
-        try:
-            image = self._upright_rgb(frame)
-        except ValueError as error:
-            raise BadVideo(self._path, "decode", str(error)) from error
+        """Raises BadVideo as `UprightRgb` does, and where sizes differ that are to be kept."""
+        image = self._upright_rgb(frame)
         native = (image.shape[0], image.shape[1])
         if self._kept is None:
             self._native = native

@@ -115,12 +115,14 @@ def _begins(stream: "av.VideoStream", packet: "av.Packet") -> bool | None:
     return begins(context.name, context.extradata or b"", bytes(packet))
 
 
-def decoded(path: Path | str) -> "Iterator[av.VideoFrame]":
+def decoded(path: Path | str, up_to: int = 0) -> "Iterator[av.VideoFrame]":
     """Every frame of a video, from the first. Raises BadVideo where it cannot go on soundly.
 
-    `pts` is the number of the packet that it came in.
+    `pts` is the number of the packet that it came in. `up_to`: the last frame that a clip needs,
+    which is refused if too much is to be decoded for it.
     """
     with opened(path, "decode") as (container, stream):
+        check_reach(path, stream, up_to)
         yield from sound_frames(path, stream, packets_to_decode(container, stream))
 
 
@@ -160,9 +162,4 @@ def _begin_with_a_keyframe(begin: "list[av.VideoFrame]") -> bool:
 
 def decoded_rgb(path: Path | str) -> "Iterator[NDArray[np.uint8]]":
     """Every frame of a video, uint8 RGB [H,W,3], upright. Raises BadVideo as `decoded` does."""
-    upright_rgb = UprightRgb()
-    for frame in decoded(path):
-        try:
-            yield upright_rgb(frame)
-        except ValueError as error:
-            raise BadVideo(path, "decode", str(error)) from error
+    return map(UprightRgb(path), decoded(path))

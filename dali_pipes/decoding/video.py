@@ -21,7 +21,7 @@ from dali_pipes.decoding.opening import BadVideo, TooShort, opened
 from dali_pipes.decoding.packets import shown_pictures
 from dali_pipes.decoding.pictures import Unsure
 from dali_pipes.decoding.pixels import Images
-from dali_pipes.decoding.showing import check_reach, decoded, packets_to_decode, sound_frames
+from dali_pipes.decoding.showing import decoded
 
 _COUNT_UP_TO = 64  # frames: decoding them costs less than to look for a shorter way
 
@@ -131,13 +131,11 @@ def read_by_counting(
     images = Images(path, len(numbers), resize)
     wanted = iter(numbers)
     number, count = next(wanted), 0
-    with opened(path, "decode") as (container, stream):
-        check_reach(path, stream, numbers[-1])
-        for frame in sound_frames(path, stream, packets_to_decode(container, stream)):
-            if count == number:
-                images.add(frame)
-                if images.full:
-                    return images.result()
-                number = next(wanted)
-            count += 1
-    raise TooShort(path, "decode", f"has {count} frames, frame {numbers[-1]} was asked for", count)
+    for frame in decoded(path, up_to=numbers[-1]):
+        if count == number:
+            images.add(frame)
+            if images.full:
+                return images.result()
+            number = next(wanted)
+        count += 1
+    raise TooShort.asked(path, "decode", count, numbers[-1])

@@ -96,9 +96,9 @@ class Index:
         ]
         self._write(f"REPLACE INTO videos VALUES ({'?, ' * 8}?)", table)
 
-    def counted(self, path: str, stamp: tuple[int, int]) -> "Counted":
+    def counted(self, path: str, stamp: tuple[int, int]) -> "CountedShelf":
         """What counting showed of one file, as long as its stamp is this."""
-        return Counted(self, path, stamp)
+        return CountedShelf(self, path, stamp)
 
     def _write(self, statement: str, table: list[tuple]) -> None:
         try:
@@ -125,7 +125,7 @@ class Index:
 
 
 @dataclass(frozen=True)
-class Counted:
+class CountedShelf:
     """A place of the index, for `decoding.counted`."""
 
     index: Index

@@ -64,11 +64,8 @@ def survey(source: Source, index: Index, progress: bool = True, for_gpu: bool = 
     if len(stamps) <= PROBE_AT_START:
         new = []
 
-        def look(path: str) -> Row | BadVideo:
-            try:
-                return probe(source, first[path], stamps[path], for_gpu)
-            except BadVideo as error:
-                return error
+        def look(path: str) -> Row:
+            return probe(source, first[path], stamps[path], for_gpu)
 
         hidden = None if progress and stamps else True  # None: hidden unless on a terminal
         for path, found in tqdm(
@@ -90,11 +87,14 @@ def survey(source: Source, index: Index, progress: bool = True, for_gpu: bool = 
 
 
 def _in_threads(
-    look: Callable[[str], Row | BadVideo], paths: Iterable[str]
+    look: Callable[[str], Row], paths: Iterable[str]
 ) -> Iterator[tuple[str, Row | BadVideo]]:
-    """Each path and what is found, as it is found. An interrupt need not wait for a slow file."""
+    """Each path and its row, or why it has none, as it is found.
+
+    An interrupt need not wait for a slow file.
+    """
     todo = SimpleQueue[str | None]()
-    done = SimpleQueue[tuple[str, Row | BadVideo | Exception]]()
+    done = SimpleQueue[tuple[str, Row | Exception]]()
     for path in paths:
         todo.put(path)
     left, threads = todo.qsize(), os.cpu_count() or 1

@@ -57,8 +57,7 @@ class Synthetic(Items):
         self, item: int, numbers: Sequence[int], resize: tuple[int, int] | None
     ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         if numbers[-1] >= self.frames:
-            reason = f"has {self.frames} frames, frame {numbers[-1]} was asked for"
-            raise TooShort(self.paths[item], "decode", reason, self.frames)
+            raise TooShort.asked(self.paths[item], "decode", self.frames, numbers[-1])
         seed = int.from_bytes(blake2b(self.paths[item].encode(), digest_size=8).digest(), "big")
         noise = np.random.default_rng(seed).integers(0, 256, (*self.size, 3), np.uint8)
         edge = 12

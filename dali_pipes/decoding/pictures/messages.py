@@ -1,12 +1,8 @@
 """Messages (SEI) that stand before the pictures of H.264 and HEVC: what they say is seldom needed,
 and cameras write some that decoders take for damage."""
 
-from collections.abc import Callable
-
 from dali_pipes.decoding.pictures import h264, hevc
 from dali_pipes.decoding.pictures.bits import Unsure, first_slice, units
-
-_Kind = Callable[[bytes], bool]
 
 
 def _is_h264_message(unit: bytes) -> bool:
