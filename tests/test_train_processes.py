@@ -113,12 +113,13 @@ def test_two_processes_equal_one_with_the_same_global_batch(data: Data, tmp_path
     np.testing.assert_allclose(list(losses(two).values()), list(losses(one).values()), rtol=1e-4)
     ours, theirs = (torch.load(checkpoints(out)[-1], weights_only=True) for out in (one, two))
     assert ours["loader"]["consumed"] == theirs["loader"]["consumed"] == 12
-    # Rounding moves a max pool's choice at times, and with it a few weights: all are compared as
-    # one. Seen apart: 1e-6 by rounding alone, 0.09 if batch norm is not synchronised.
+    # All weights and running statistics as one: rounding can decide a max pool's tie, and with it
+    # a few weights. Seen: 1e-6 by rounding alone, 3e-4 after four weights of the first layer were
+    # moved by 3e-5, 0.07 if batch norm is not synchronised.
     differences = [
         torch.norm(theirs["net"][name] - weight)
         for name, weight in ours["net"].items()
-        if isinstance(weight, torch.Tensor) and "running" not in name and weight.is_floating_point()
+        if isinstance(weight, torch.Tensor) and weight.is_floating_point()
     ]
     assert len(differences) > 20
     assert torch.norm(torch.stack(differences)) < 5e-3
@@ -129,4 +130,4 @@ def test_two_processes_equal_one_with_the_same_global_batch(data: Data, tmp_path
     # With another number of processes the run goes on as if nothing had happened.
     assert train.main(command(data, two, "--bs 4 --steps 5 --resume")) == 0
     assert train.main(command(data, one, "--bs 4 --steps 5 --resume --num_workers 0")) == 0
-    np.testing.assert_allclose(list(losses(two).values()), list(losses(one).values()), rtol=1e-2)
+    np.testing.assert_allclose(list(losses(two).values()), list(losses(one).values()), rtol=1e-3)

@@ -21,7 +21,7 @@ from dali_pipes.decoding.opening import BadVideo, TooShort, opened
 from dali_pipes.decoding.packets import shown_pictures
 from dali_pipes.decoding.pictures import Unsure
 from dali_pipes.decoding.pixels import Images
-from dali_pipes.decoding.showing import decoded
+from dali_pipes.decoding.showing import decoded, packets_of
 
 _COUNT_UP_TO = 64  # frames: decoding them costs less than to look for a shorter way
 
@@ -43,9 +43,7 @@ def probe(path: Path | str) -> VideoInfo:
         context = stream.codec_context
         if not (context.height and context.width):
             raise BadVideo(path, "open", "its frame size is unknown")
-        packets = sum(
-            1 for packet in container.demux(stream) if packet.size and not packet.is_discard
-        )
+        packets = sum(not packet.is_discard for packet in packets_of(container, stream))
         if not packets:
             raise BadVideo(path, "open", "has no frames")
         return VideoInfo(packets, context.height, context.width, context.name)

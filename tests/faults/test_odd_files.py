@@ -128,7 +128,7 @@ def test_prepare(folder: Path, frames: dict[str, list[np.ndarray]], tmp_path: Pa
 
 
 def test_show(folder: Path, tmp_path: Path) -> None:
-    for name in ("fields.mp4", "cut.mp4", "late vp8.webm"):
+    for name in FILES:
         out = tmp_path / f"{name}.png"
         assert (
             show_command.main([str(folder / name), "--flow", "tvl1-fast", "--out", str(out)]) == 0
