@@ -185,13 +185,15 @@ class ClipLoader:
         Raises LoaderStopped if decoding hangs or dies, NothingUsable if no clip of an epoch was
         any good. After an interrupt the stream goes on where it was.
         """
+        consumed = self.consumed
         try:
             batch = self._next()
+            self.consumed += self._global_batch
+            return batch
         except BaseException:  # the pipeline may be a batch ahead: begin it anew, from here
+            self.consumed = consumed
             self.close()
             raise
-        self.consumed += self._global_batch
-        return batch
 
     def _next(self) -> ClipBatch:
         slots = rank_slots(self.consumed, self.batch_size, self.rank, self.world_size)

@@ -132,7 +132,7 @@ def test_a_training_script_runs_from_a_folder_of_its_own(folder: Path) -> None:
         "from model import BACKBONES\n"
         "assert clip_labels(batch.frames, batch.flow).equal(batch.labels)\n"
         "BACKBONES['r3d'](width=0.05)(batch.frames).sum().backward()\n"
-        "print(len(loader._feed._running._workers), 'decoding processes')\n"
+        "print(len(loader._feed._running._work.workers), 'decoding processes')\n"
     )
     words = {"CLONE": shlex.quote(str(ROOT)), "python": shlex.quote(sys.executable)}
     done = subprocess.run(

@@ -6,10 +6,6 @@ It gives (frames, flow, report, reason), as all pipelines do; see `fetch` for th
 flip are data: DALI draws nothing, so every form of the pipeline yields the same clips.
 """
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from dali_pipes.pipelines.fetch import Fetch, FetchPixels
@@ -81,18 +77,3 @@ def worker_arguments(workers: int, prefetch: int) -> dict[str, Any]:
     if workers:
         arguments |= {"py_num_workers": workers, "py_start_method": "spawn"}
     return arguments
-
-
-@contextmanager
-def bare_main() -> Iterator[None]:
-    """Hide the main module while worker processes start.
-
-    A spawned process imports the main module again: a training script would import torch in every
-    worker, and a script without `if __name__ == "__main__"` would start itself without end.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

@@ -7,7 +7,6 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -32,6 +31,7 @@ from dali_pipes.pipelines.fetch import (
 from dali_pipes.pipelines.images import image_pipeline
 from dali_pipes.pipelines.nvdec import trusted_codecs
 from dali_pipes.pipelines.running import LoaderStopped, Running
+from dali_pipes.pipelines.spawn import quiet_children
 from dali_pipes.sources import FrameFolders, Reels, Source, VideoFiles
 from dali_pipes.sources.survey import Survey
 from kernels.stages import Clock, nvtx_range
@@ -167,9 +167,9 @@ class Feed:
 
     def close(self) -> None:
         """End the workers; what was prepared ahead is lost."""
-        if self._running is not None:
-            self._running.close()
-            self._running = None
+        running, self._running = self._running, None  # first: an interrupt may end the rest
+        if running is not None:
+            running.close()
 
     def _worker_seconds(self, reports: NDArray[np.int64]) -> dict[str, float]:
         """What workers took for the stages that are theirs; DALI does not tell what it takes."""
@@ -181,11 +181,7 @@ class Feed:
 
     def _run(self, share: Share, clips: Sequence[Clip]) -> Any:
         if self._running is None:
-            own = type(self.source).__module__ == "__main__"  # workers need the main module
-            with nullcontext() if own else cpu_pipeline.bare_main():
-                self._running = Running(
-                    lambda scratch: self._build(share, scratch), self.stall_seconds
-                )
+            self._running = Running(lambda notes: self._start(share, notes), self.stall_seconds)
         try:
             return self._running.next()
         except LoaderStopped as error:
@@ -194,8 +190,15 @@ class Feed:
             advice = "; choose flow 'tvl1'" if self.flow == "nvof" else ""
             raise LoaderStopped(f"{error}; the batch: {', '.join(names)}{advice}") from error
 
-    def _build(self, share: Share, scratch: Path) -> "Pipeline":
-        arguments = (self.spec, self.known, share, scratch)
+    def _start(self, share: Share, notes: str) -> "Pipeline":
+        pipeline = self._build(share, notes)
+        own = type(self.source).__module__ == "__main__"  # workers need the main module
+        with quiet_children(main=own) if self.workers else nullcontext():
+            pipeline.build()
+        return pipeline
+
+    def _build(self, share: Share, notes: str) -> "Pipeline":
+        arguments = (self.spec, self.known, share, notes)
         work = (self.workers, self.prefetch)
         if self._by_image:
             source = cast(FrameFolders | Reels, self.source)

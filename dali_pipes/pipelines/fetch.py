@@ -5,15 +5,12 @@ returns a placeholder of the same shapes, and the reason, by which the loader le
 """
 
 import os
-import shutil
-import signal
 import threading
 import time
 from collections.abc import Iterable
 from dataclasses import replace
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -61,10 +58,10 @@ class Fetch:
     cuts = False  # whether crop and flip are done here, and so not handed over
 
     def __init__(
-        self, source: Source, spec: ClipSpec, known: Survey, share: Share, scratch: Path
+        self, source: Source, spec: ClipSpec, known: Survey, share: Share, notes: str
     ) -> None:
         self.source, self.spec, self.known, self.share = source, spec, known, share
-        self.trace = Trace(scratch)
+        self.trace = Trace(notes)
         self._unwritten: list[Row] = []
         self._written = time.monotonic()
         self.ready()
@@ -175,10 +172,7 @@ class Fetch:
         parent = parent_process()
         if parent is not None:  # in a worker
             cv2.setNumThreads(1)  # workers are the parallelism
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever loads decides what Ctrl-C means
-            threading.Thread(
-                target=_end_with, args=(parent.sentinel, self.trace.folder), daemon=True
-            ).start()
+            threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
             self.ready()
 
 
@@ -191,10 +185,9 @@ def _where_to_cut(clip: Clip) -> Arrays:
     )
 
 
-def _end_with(sentinel: int, scratch: Path) -> None:
+def _end_with(sentinel: int) -> None:
     """End this process when another does: a killed run must not leave its workers behind."""
     wait([sentinel])
-    shutil.rmtree(scratch, ignore_errors=True)
     os._exit(1)
 
 
@@ -295,11 +288,11 @@ class FetchEncoded(Fetch):
         spec: ClipSpec,
         known: Survey,
         share: Share,
-        scratch: Path,
+        notes: str,
         codecs: tuple[str, ...] = GPU_CODECS,
         flow: str = "tvl1",
     ) -> None:
-        super().__init__(source, spec, known, share, scratch)
+        super().__init__(source, spec, known, share, notes)
         self._codecs, self.flow = codecs, flow
         self.for_gpu = isinstance(source, VideoFiles)
 
@@ -370,10 +363,10 @@ class FetchImages(Fetch):
         spec: ClipSpec,
         known: Survey,
         share: Share,
-        scratch: Path,
+        notes: str,
         batch_size: int,
     ) -> None:
-        super().__init__(source, spec, known, share, scratch)
+        super().__init__(source, spec, known, share, notes)
         self.batch_size = batch_size
         height, width = spec.resize
         shapes = [(height, width, 3), (2 * height, width)]  # of reels, which are not resized

@@ -1,20 +1,17 @@
 """A DALI pipeline at work: one batch ahead in a thread, watched, and put away afterwards."""
 
 import atexit
-import shutil
 import signal
-import tempfile
 import threading
 import warnings
 import weakref
 from collections.abc import Callable
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from dali_pipes.pipelines.trace import bytes_read, notes
+from dali_pipes.pipelines.trace import Notes, bytes_read
 
 if TYPE_CHECKING:
     from nvidia.dali import Pipeline
@@ -25,49 +22,30 @@ class LoaderStopped(RuntimeError):
 
 
 class Running:
-    """Builds a pipeline in a scratch folder of its own and yields its outputs one by one."""
+    """Builds a pipeline in a thread of its own and yields its outputs one by one."""
 
     def __init__(
         self,
-        build: Callable[[Path], "Pipeline"],
+        build: Callable[[str], "Pipeline"],
         stall_seconds: float,
         run: Callable[["Pipeline"], Any] = lambda pipeline: pipeline.run(),
     ) -> None:
-        self._scratch = Path(tempfile.mkdtemp(prefix="sts-dali-"))
+        """`build`: makes the pipeline and starts it; is told where notes go, a `Notes.place`."""
         self._stall_seconds = stall_seconds
-        others = set(active_children())
-        try:
-            with warnings.catch_warnings():
-                # TV-L1 does not use all that a fetch gives.
-                warnings.filterwarnings("ignore", message="The external source node")
-                pipeline = build(self._scratch)
-                pipeline.build()
-        except BaseException:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            raise
-        self._workers = [child for child in active_children() if child not in others]
-        self._wanted: SimpleQueue[bool] = SimpleQueue()
-        self._ready: SimpleQueue[Any] = SimpleQueue()
-        self._thread = threading.Thread(
-            target=_serve, args=(pipeline, run, self._wanted, self._ready), daemon=True
-        )
-        self.close = weakref.finalize(
-            self, _put_away, self._wanted, self._thread, self._workers, self._scratch
-        )
-        # At the interpreter's end, too, and before DALI, which would end pipelines at work: what
-        # was registered last comes first, and `build` has imported DALI.
-        self.close.atexit = False
-        atexit.register(self.close)
-        self._thread.start()
-        self._wanted.put(True)
+        self._work = _Work(build, run)
+        self.close = weakref.finalize(self, self._work.put_away)
+        self.close.atexit = False  # `_Work` sees to it
+        self._work.thread.start()
+        self._work.wanted.put(True)
 
     def next(self) -> Any:
         """The outputs of the next iteration. Raises LoaderStopped if none can be had."""
         waited, read = 0.0, self._bytes_read()
         outputs = None
         while outputs is None:
+            alive = self._work.thread.is_alive()
             try:
-                outputs = self._ready.get(timeout=_LOOK_EVERY_SECONDS)
+                outputs = self._work.ready.get(timeout=_LOOK_EVERY_SECONDS)
             except Empty:
                 waited += _LOOK_EVERY_SECONDS
                 if read != (read := self._bytes_read()):  # a long file on its way is no stall
@@ -76,66 +54,102 @@ class Running:
                 dead = self._dead()  # DALI may wait for it for ever
                 if dead is not None:
                     raise self._stopped(f"decoding worker {dead.pid} {_end_of(dead)}")
-            if outputs is None and waited >= self._stall_seconds:
-                raise self._stopped(f"no batch, and nothing read, for {self._stall_seconds:.0f} s")
+            if outputs is None and not alive:
+                raise self._stopped("it was closed")
+            if outputs is None and waited >= self._patience:
+                raise self._stopped(f"no batch, and nothing read, for {waited:.0f} s")
         if isinstance(outputs, BaseException):
             raise self._stopped(_last_line(outputs)) from outputs
-        self._wanted.put(True)
+        self._work.wanted.put(True)
         return outputs
+
+    @property
+    def _patience(self) -> float:
+        started = self._work.started.is_set()
+        return self._stall_seconds if started else max(self._stall_seconds, _START_SECONDS)
 
     def _bytes_read(self) -> int:
         """By whoever decodes, so far."""
-        if self._workers:
-            return sum(bytes_read(str(worker.pid)) for worker in self._workers)
-        return bytes_read(f"self/task/{self._thread.native_id}")
+        if self._work.workers:
+            return sum(bytes_read(str(worker.pid)) for worker in self._work.workers)
+        return bytes_read(f"self/task/{self._work.thread.native_id}")
 
     def _dead(self) -> BaseProcess | None:
         """A worker that ended; not one that DALI ended because another did."""
-        dead = [worker for worker in self._workers if not worker.is_alive()]
+        dead = [worker for worker in self._work.workers if not worker.is_alive()]
         return min(dead, key=lambda worker: worker.exitcode == -signal.SIGTERM, default=None)
 
     def _stopped(self, why: str) -> LoaderStopped:
-        at_work = "; ".join(map(str, notes(self._scratch)))
-        for worker in self._workers:
+        at_work = "; ".join(map(str, self._work.notes.read()))
+        for worker in self._work.workers:
             worker.kill()
         self.close()
         return LoaderStopped(f"{why}; at work: {at_work or 'nobody'}")
 
 
 _LOOK_EVERY_SECONDS = 1.0
+_START_SECONDS = 60.0  # at least so long may processes take to start
 
 
-def _serve(
-    pipeline: "Pipeline",
-    run: Callable[["Pipeline"], Any],
-    wanted: "SimpleQueue[bool]",
-    ready: "SimpleQueue[Any]",
-) -> None:
-    try:
-        while wanted.get():
-            ready.put(run(pipeline))
-    except BaseException as error:
-        ready.put(error)
-    finally:
-        # DALI does so once the pipeline is collected, for which a traceback can make it wait for
-        # ever; to end its pool after its workers were killed can take as long.
-        if pool := getattr(pipeline, "_py_pool", None):
-            pool.close()
+class _Work:
+    """What goes on without `Running`, which an interrupt or garbage collection may end anywhere."""
+
+    def __init__(
+        self, build: Callable[[str], "Pipeline"], run: Callable[["Pipeline"], Any]
+    ) -> None:
+        self.notes = Notes()
+        self.workers: list[BaseProcess] = []
+        self.started = threading.Event()
+        self.wanted: SimpleQueue[bool] = SimpleQueue()
+        self.ready: SimpleQueue[Any] = SimpleQueue()
+        self.thread = threading.Thread(target=self._serve, args=([build], run), daemon=True)
+
+    def _serve(
+        self, build: list[Callable[[str], "Pipeline"]], run: Callable[["Pipeline"], Any]
+    ) -> None:
+        pipeline = None
+        try:
+            import nvidia.dali  # noqa: F401  # here: an interrupted import would be half a DALI
+
+            # At the interpreter's end, too, and before DALI, which would end pipelines at work:
+            # what was registered last comes first.
+            atexit.register(self.put_away)
+            with warnings.catch_warnings():
+                # TV-L1 does not use all that a fetch gives.
+                warnings.filterwarnings("ignore", message="The external source node")
+                pipeline = build.pop()(self.notes.place)  # or it would keep its loader alive
+            self.workers += _workers_of(pipeline)
+            self.started.set()
+            while self.wanted.get():
+                self.ready.put(run(pipeline))
+        except BaseException as error:
+            self.ready.put(error)
+        finally:
+            # DALI does so once the pipeline is collected, for which a traceback can make it wait
+            # for ever; to end its pool after its workers were killed can take as long.
+            if pool := getattr(pipeline, "_py_pool", None):
+                pool.close()
+
+    def put_away(self) -> None:
+        """End the workers, after the batch under way. An interrupt makes it quick."""
+        atexit.unregister(self.put_away)
+        self.wanted.put(False)
+        try:
+            if all(worker.is_alive() for worker in self.workers):
+                self.thread.join(timeout=5)  # it ends the workers
+            for worker in self.workers:
+                worker.join(timeout=5)
+        finally:
+            for worker in self.workers:
+                worker.kill()
+            self.notes.close()
 
 
-def _put_away(
-    wanted: "SimpleQueue[bool]",
-    thread: threading.Thread,
-    workers: list[BaseProcess],
-    scratch: Path,
-) -> None:
-    wanted.put(False)
-    if all(worker.is_alive() for worker in workers):
-        thread.join(timeout=5)  # for the batch under way; then the pipeline ends its workers
-    for worker in workers:
-        worker.join(timeout=5)
-        worker.kill()
-    shutil.rmtree(scratch, ignore_errors=True)
+def _workers_of(pipeline: "Pipeline") -> list[BaseProcess]:
+    """Its processes: others may have started some at the same time."""
+    pool = getattr(pipeline, "_py_pool", None)
+    pids = set(pool.pids()) if pool else set()
+    return [child for child in active_children() if child.pid in pids]
 
 
 def _end_of(worker: BaseProcess) -> str:

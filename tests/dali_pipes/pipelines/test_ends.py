@@ -22,7 +22,7 @@ batches = iter(loader)
 for _ in range(3):
     next(batches)
 running = loader._feed._running
-print(*(worker.pid for worker in running._workers), flush=True)
+print(*(worker.pid for worker in running._work.workers), flush=True)
 if WAITS:  # until the batch ahead is there and everybody idle
     time.sleep(2)
 print("end", flush=True)

@@ -36,15 +36,15 @@ def videos(tmp_path: Path) -> Path:
     return folder
 
 
-def encoded(folder: Path, scratch: Path, spec: ClipSpec | None = None) -> FetchEncoded:
+def encoded(folder: Path, spec: ClipSpec | None = None) -> FetchEncoded:
     source = VideoFiles.found(folder)
     known = Survey.unknown(len(source))
-    return FetchEncoded(source, spec or ClipSpec(), known, Share(0, 1), scratch)
+    return FetchEncoded(source, spec or ClipSpec(), known, Share(0, 1), "")
 
 
 @pytest.mark.parametrize("flow", ["tvl1", "tvl1-fast", "nvof"])
-def test_video_graph_serialises(videos: Path, tmp_path: Path, flow: str) -> None:
-    fetch = encoded(videos, tmp_path, ClipSpec(rule="reference"))
+def test_video_graph_serialises(videos: Path, flow: str) -> None:
+    fetch = encoded(videos, ClipSpec(rule="reference"))
     fetch.flow = flow
     graph = gpu_pipeline.video_pipeline(fetch, 4, 2, 2, 8, None).serialize()
     assert b"VideoDecoder" in graph or b"decoders__Video" in graph
@@ -52,11 +52,11 @@ def test_video_graph_serialises(videos: Path, tmp_path: Path, flow: str) -> None
     assert b"mixed" in graph
 
 
-def test_image_graph_serialises(real_data: Path, tmp_path: Path) -> None:
+def test_image_graph_serialises(real_data: Path) -> None:
     frames = real_data / "frames"
     source = FrameFolders.found(frames / "rgb", frames / "flow/u", frames / "flow/v")
     known = Survey.unknown(len(source))
-    fetch = FetchImages(source, ClipSpec(), known, Share(0, 1), tmp_path, 4)
+    fetch = FetchImages(source, ClipSpec(), known, Share(0, 1), "", 4)
     assert b"mixed" in image_pipeline(fetch, 2, 2, 8, "mixed").serialize()
 
 

@@ -75,12 +75,10 @@ def test_the_summary_says_who_decodes_how_many_files_and_why(source: VideoFiles)
     )
 
 
-def test_frames_too_small_for_hardware_flow_are_refused_by_name(
-    source: VideoFiles, tmp_path: Path
-) -> None:
+def test_frames_too_small_for_hardware_flow_are_refused_by_name(source: VideoFiles) -> None:
     known = Survey.unknown(len(source))
     tvl1, unit = (
-        FetchEncoded(source, ClipSpec(), known, Share(0, 1), tmp_path, flow=flow)
+        FetchEncoded(source, ClipSpec(), known, Share(0, 1), "", flow=flow)
         for flow in ("tvl1", "nvof")
     )
     assert tvl1.read(clip_of(4), range(16))[-1].shape == (16, 24, 48, 3)
@@ -91,7 +89,7 @@ def test_frames_too_small_for_hardware_flow_are_refused_by_name(
 
 
 def test_what_is_known_to_be_for_workers_is_not_examined_again(
-    source: VideoFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: VideoFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dali_pipes.pipelines import fetch
 
@@ -103,7 +101,7 @@ def test_what_is_known_to_be_for_workers_is_not_examined_again(
 
     monkeypatch.setattr(fetch, "encoded_clip", examine)
     known = Survey.unknown(len(source))
-    clips = FetchEncoded(source, ClipSpec(), known, Share(0, 1), tmp_path)
+    clips = FetchEncoded(source, ClipSpec(), known, Share(0, 1), "")
     for _ in range(2):
         clips.read(clip_of(0), range(16))
     assert asked == ["a.webm"]

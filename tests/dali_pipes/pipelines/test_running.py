@@ -12,7 +12,7 @@ import pytest
 
 from dali_pipes import ClipLoader
 from dali_pipes.pipelines.running import LoaderStopped
-from dali_pipes.pipelines.trace import Trace, notes
+from dali_pipes.pipelines.trace import Notes, Trace
 from dali_pipes.sources import Synthetic
 
 SMALL = {"resize": (32, 40), "size": 24}
@@ -36,13 +36,12 @@ def test_a_killed_worker_ends_the_run_and_is_named() -> None:
     loader.next_batch()
     running = loader._feed._running
     assert running is not None
-    victim = running._workers[0].pid
+    victim = running._work.workers[0].pid
     os.kill(victim, signal.SIGKILL)
     began = time.monotonic()
     with pytest.raises(LoaderStopped, match=rf"worker {victim} was killed .*synthetic/"):
         take(loader, 20)
     assert time.monotonic() - began < 30
-    assert not running._scratch.exists()
     assert len(loader.next_batch()) == 2  # starts again where it stopped
     loader.close()
 
@@ -109,7 +108,7 @@ def test_scripts_need_no_main_guard(tmp_path: Path) -> None:
         "                    resize=(32, 40), size=24)\n"
         "for batch in loader:\n"
         "    print(len(batch), 'clips')\n"
-        "for worker in loader._feed._running._workers:\n"
+        "for worker in loader._feed._running._work.workers:\n"
         "    print('torch' in open(f'/proc/{worker.pid}/maps').read())\n"
     )
     root = Path(__file__).parents[3]
@@ -134,7 +133,7 @@ def test_a_killed_run_leaves_no_workers_behind(tmp_path: Path) -> None:
         "loader = ClipLoader(Synthetic.make(4, size=(48, 64)), batch_size=2, device='cpu',\n"
         "                    resize=(32, 40), size=24, labels=False)\n"
         "loader.next_batch()\n"
-        "print(*(worker.pid for worker in loader._feed._running._workers), flush=True)\n"
+        "print(*(worker.pid for worker in loader._feed._running._work.workers), flush=True)\n"
         "while True:\n"
         "    loader.next_batch()\n"
     )
@@ -152,11 +151,12 @@ def test_a_killed_run_leaves_no_workers_behind(tmp_path: Path) -> None:
         time.sleep(0.2)
 
 
-def test_notes_say_who_is_at_what(tmp_path: Path) -> None:
-    trace = Trace(tmp_path)
+def test_notes_say_who_is_at_what() -> None:
+    notes = Notes()
+    trace = Trace(notes.place)
     trace.write("decode", "/videos/two\nlines é.mp4")
-    (note,) = notes(tmp_path)
+    (note,) = notes.read()
     assert (note.pid, note.stage, note.path) == (os.getpid(), "decode", "/videos/two\nlines é.mp4")
     assert note.seconds < 10
     trace.write("", "")
-    assert not notes(tmp_path)
+    assert not notes.read()

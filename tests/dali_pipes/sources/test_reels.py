@@ -155,7 +155,7 @@ def test_gpu_graph_gives_the_clips_of_the_cpu_form(
     """NVJPEG's place is taken by DALI's decoder for the CPU, whose pixels are OpenCV's."""
     height, width = spec.resize
     source = Reels.found(make(videos, tmp_path / "reels", f"{height}x{width}"))
-    arguments = (source, spec, Survey.unknown(len(source)), Share(0, 1), tmp_path)
+    arguments = (source, spec, Survey.unknown(len(source)), Share(0, 1), "")
     images, clips = FetchImages(*arguments, 4), FetchReels(*arguments)
     assert b"mixed" in image_pipeline(images, 2, 2, 8, "mixed").serialize()
     pipeline = image_pipeline(images, 0, 2, 2)
