@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dali_pipes import ClipLoader
-from dali_pipes.pipelines.running import LoaderStopped
+from dali_pipes.pipelines.running import LoaderStopped, Running
 from dali_pipes.pipelines.trace import Notes, Trace
 from dali_pipes.sources import Synthetic
 
@@ -149,6 +150,62 @@ def test_a_killed_run_leaves_no_workers_behind(tmp_path: Path) -> None:
     while any(running(pid) for pid in workers):
         assert time.monotonic() < until, "workers go on"
         time.sleep(0.2)
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_loaders_of_two_threads_do_not_know_of_each_other(real: bool, real_data: Path) -> None:
+    main = sys.modules["__main__"]
+    videos = real_data / "videos" if real else Synthetic.make(8, size=(48, 64))
+    common = {"batch_size": 2, "num_workers": 1, "labels": False, **SMALL}
+    loaders = [ClipLoader(videos, **common) for _ in range(2)]
+    with ThreadPoolExecutor(2) as threads:
+        batches = list(threads.map(ClipLoader.next_batch, loaders))
+    assert batches[0].frames.equal(batches[1].frames)
+    first, second = (loader._feed._running._work.workers for loader in loaders)
+    assert len(first) == len(second) == 1
+    assert first[0].pid != second[0].pid
+    loaders[0].close()
+    assert not first[0].is_alive()
+    assert second[0].is_alive()
+    take(loaders[1], 4)
+    assert sys.modules["__main__"] is main
+    loaders[1].close()
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_an_interrupt_at_any_moment_costs_neither_time_nor_clips(
+    real: bool, real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    videos = real_data / "videos" if real else Synthetic.make(8, size=(48, 64))
+    loader = ClipLoader(videos, batch_size=2, num_workers=1, labels=False, **SMALL)
+    moments = [
+        (ClipLoader, "_labels"),  # a batch has left the pipeline, and is not handed over
+        (Running, "__init__"),
+        (type(loader._feed.clock), "seconds_a_clip"),
+    ]
+    starts = []
+    for home, name in moments:
+        with monkeypatch.context() as patch:
+            patch.setattr(home, name, interrupt)
+            if name == "__init__":
+                loader.close()
+            with pytest.raises(KeyboardInterrupt):
+                loader.next_batch()
+        starts.append(loader.next_batch().start.tolist())
+    with monkeypatch.context() as patch:  # and again while the first is answered
+        assert loader._feed._running is not None
+        patch.setattr(loader._feed._running._work.thread, "join", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            loader.close()
+    began = time.monotonic()
+    starts.append(loader.next_batch().start.tolist())
+    assert time.monotonic() - began < loader.stall_seconds / 5
+    loader.load_state_dict(loader.state_dict() | {"consumed": 0})
+    assert [loader.next_batch().start.tolist() for _ in starts] == starts
+    loader.close()
 
 
 def test_notes_say_who_is_at_what() -> None:
