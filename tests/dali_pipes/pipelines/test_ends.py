@@ -170,6 +170,55 @@ def test_after_an_interrupt_the_stream_goes_on_with_the_right_clip(
     assert equal == "True"
 
 
+STARTED = """
+from dali_pipes import ClipLoader
+loader = ClipLoader(VIDEOS, batch_size=2, device="cpu", labels=False, num_workers=2)
+print("starting", flush=True)
+try:
+    while True:
+        loader.next_batch()
+except KeyboardInterrupt:
+    print("over")
+"""
+
+
+def test_ctrl_c_while_workers_start_says_nothing_of_them(real_data: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(STARTED.replace("VIDEOS", repr(str(real_data / "videos"))))
+    root = Path(__file__).parents[3]
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # as a terminal has it: Ctrl-C reaches workers, too
+    )
+    assert process.stdout is not None
+    lines = iter(process.stdout.readline, "starting\n")
+    before = list(lines)  # what else a start says
+    while not importing(process.pid):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, "over\n"), before
+
+
+def importing(pid: int) -> list[str]:
+    """Workers that a process has started, once they are deep in their imports."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+            maps = (stat.parent / "maps").read_text()
+            worker = b"spawn_main" in (stat.parent / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if parent == pid and worker and "numpy" in maps:
+            found.append(stat.parent.name)
+    return found
+
+
 def remains(pids: list[int], scratch: Path, shared: set[str]) -> list[str]:
     """What is left of a process: workers, files, shared memory."""
     workers = [str(pid) for pid in pids if running(pid)]
