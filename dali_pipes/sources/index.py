@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from multiprocessing import parent_process
 from pathlib import Path
 
 from dali_pipes.decoding.video import VideoInfo
@@ -21,6 +22,7 @@ from kernels.cache import cache_folder
 UNKNOWN = -1
 
 _VERSION, _WITHOUT_COUNTED = 4, 3  # 3: no table `counted`
+_LARGEST = 2**31 - 1
 _OF_A_FILE = "path BLOB PRIMARY KEY, size INTEGER, time INTEGER"
 _TABLES = {
     "videos": f"{_OF_A_FILE}, frames INTEGER, decoded INTEGER, height INTEGER, width INTEGER, "
@@ -65,8 +67,9 @@ class Index:
     def rows(self) -> Iterator[Row]:
         """Everything that is known."""
         try:
-            for row in self._db.execute("SELECT * FROM videos"):
-                yield self._row(row)
+            for found in self._db.execute("SELECT * FROM videos"):
+                if row := self._row(found):
+                    yield row
         except sqlite3.Error as error:
             warnings.warn(f"index {self.path} cannot be read: {error}", stacklevel=2)
 
@@ -114,8 +117,17 @@ class Index:
         """Relative to the index where possible, so that both can be moved together."""
         return os.fsencode(path).removeprefix(self._base)
 
-    def _row(self, row: tuple) -> Row:
+    def _row(self, row: tuple) -> Row | None:
+        """None: nothing that `put` would have written."""
         key, size, time, frames, decoded, height, width, codec, unsure = row
+        numbers = (frames, decoded, height, width)
+        if not (
+            all(type(number) is int and UNKNOWN <= number <= _LARGEST for number in numbers)
+            and isinstance(key, bytes)
+            and isinstance(codec, str)
+            and isinstance(unsure, str | None)
+        ):
+            return None
         return Row(
             os.fsdecode(key if key.startswith(b"/") else self._base + key),
             (size, time),
@@ -138,7 +150,7 @@ class CountedShelf:
             found = self.index._db.execute(query, self._key).fetchone()
         except sqlite3.Error:
             return None
-        return found and found[0]
+        return found[0] if found and isinstance(found[0], bytes) else None
 
     def put(self, shown: bytes) -> None:
         self.index._write("REPLACE INTO counted VALUES (?, ?, ?, ?)", [(*self._key, shown)])
@@ -155,14 +167,20 @@ def index_at(path: Path | None) -> Index:
 
 
 def _open(path: Path) -> sqlite3.Connection | None:
-    """A database with the table of this version, or None if the place cannot hold one."""
+    """A database with the tables of this version, or None if the place cannot hold one."""
     for attempt in range(2):
         db = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.parent.stat().st_mode & 0o222:
                 return None  # read-only by intent: root could write all the same
+            if path.exists() and not path.is_file():
+                return None
             db = sqlite3.connect(path, timeout=10, check_same_thread=False)
+            if not _is_ours(db):
+                db.close()
+                _say_foreign(path)
+                return None
             with db:
                 db.execute("BEGIN IMMEDIATE")  # fails where the file is not writable
                 version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -179,10 +197,29 @@ def _open(path: Path) -> sqlite3.Connection | None:
             damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(
                 error, sqlite3.OperationalError
             )
-            if not damaged or attempt:
+            if not damaged or attempt or path.is_symlink():
                 return None
-            path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)  # the name is ours
     return None
+
+
+def _is_ours(db: sqlite3.Connection) -> bool:
+    """Whether it holds nothing, or tables of this or of an earlier version and nothing else."""
+    if db.execute("PRAGMA user_version").fetchone()[0] == _VERSION:
+        ours = [f"CREATE TABLE {table} ({columns})" for table, columns in _TABLES.items()]
+    else:
+        ours = [f"CREATE TABLE {table} ({_OF_A_FILE}" for table in _TABLES]
+    made = db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+    return all(sql.startswith(tuple(ours)) for (sql,) in made)
+
+
+def _say_foreign(path: Path) -> None:
+    if parent_process() is None:  # once, not from every worker
+        warnings.warn(
+            f"{path} is a database of something else and is left alone; what is known of the "
+            f"videos is kept in {cache_folder()}",
+            stacklevel=2,
+        )
 
 
 def _in_cache_folder(path: Path) -> Path:

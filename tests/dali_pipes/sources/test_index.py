@@ -133,7 +133,7 @@ def test_index_moves_with_its_folder(source: VideoFiles, tmp_path: Path) -> None
     os.rename(tmp_path / "videos", tmp_path / "moved")
     moved = VideoFiles.found(tmp_path / "moved")
     index = Index(moved.index_path)
-    assert [row.path for row in index.rows()] == [moved.paths[i] for i in (0, 1)]
+    assert sorted(row.path for row in index.rows()) == [moved.paths[i] for i in (0, 1)]
 
 
 def test_index_lies_in_the_cache_folder_where_the_videos_are_read_only(
@@ -167,4 +167,55 @@ def test_damaged_and_foreign_indexes_are_made_anew(source: VideoFiles) -> None:
     for content in (b"not a database" * 100, b""):
         source.index_path.write_bytes(content)
         assert surveyed(source).frames.tolist() == [5, 9, UNKNOWN, UNKNOWN]
+        assert surveyed(source).frames.tolist() == [5, 9, UNKNOWN, UNKNOWN]
+
+
+FOREIGN = {
+    "somebody's table": "CREATE TABLE videos (title TEXT); INSERT INTO videos VALUES ('mine')",
+    "other columns": "CREATE TABLE videos (path BLOB PRIMARY KEY, frames); PRAGMA user_version = 4",
+    "a view without end": "CREATE VIEW videos AS WITH RECURSIVE n(x) AS "
+    "(SELECT 1 UNION ALL SELECT x FROM n) SELECT x, 1, 1, 1, 1, 1, 1, 'a', '' FROM n; "
+    "PRAGMA user_version = 4",
+}
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+def test_a_database_of_something_else_is_left_alone(
+    content: str, linked: bool, source: VideoFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert source.index_path is not None
+    place = tmp_path / "theirs" if linked else source.index_path
+    if linked:
+        source.index_path.symlink_to(place)
+    db = sqlite3.connect(place)
+    db.executescript(content)
+    db.close()
+    before = place.read_bytes()
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="index is a database of something else.*/cache/"):
+            assert surveyed(source).frames.tolist() == [5, 9, UNKNOWN, UNKNOWN]
+    assert place.read_bytes() == before
+    assert [path.suffix for path in (tmp_path / "cache/sts-dali").iterdir()] == [".sqlite"]
+
+
+def test_a_link_to_what_is_no_database_is_left_alone(source: VideoFiles, tmp_path: Path) -> None:
+    assert source.index_path is not None
+    (tmp_path / "theirs").write_text("theirs" * 1000)
+    source.index_path.symlink_to(tmp_path / "theirs")
+    assert surveyed(source).frames.tolist() == [5, 9, UNKNOWN, UNKNOWN]
+    assert source.index_path.is_symlink()
+    assert (tmp_path / "theirs").read_text() == "theirs" * 1000
+
+
+@pytest.mark.parametrize("absurd", ["'text'", "NULL", "1e300", "-7", "9223372036854775807"])
+def test_a_row_that_was_tampered_with_is_found_out_again(source: VideoFiles, absurd: str) -> None:
+    surveyed(source)
+    assert source.index_path is not None
+    for column in ("frames", "decoded", "size", "height", "codec", "path"):
+        db = sqlite3.connect(source.index_path)
+        with db:
+            db.execute(f"UPDATE videos SET {column} = {absurd} WHERE frames = 9")
+        db.close()
         assert surveyed(source).frames.tolist() == [5, 9, UNKNOWN, UNKNOWN]
