@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 MOST_PIXELS = 1 << 27  # of a picture: the 15360x8640 of 16K and nothing larger; 400 MB as RGB
 MOST_DECODED = 1 << 39  # pixels for one clip: two hours of 1080p, about half an hour of a core
+LARGEST_HOLE = 1 << 26  # bytes that were never written, one after another
 _ON_THE_WAY = (b"moov", b"trak", b"mdia", b"minf", b"stbl")  # boxes of ISO/IEC 14496-12 to `stsz`
 
 
@@ -29,18 +30,33 @@ def too_much_to_decode(pictures: int, height: int, width: int) -> str | None:
     )
 
 
-def too_many_samples(path: str | os.PathLike[str]) -> str | None:
-    """Why an MP4 or MOV is not opened: its table has more samples of one size than it has bytes.
+def endless(path: str | os.PathLike[str]) -> str | None:
+    """Why a file is not opened through which FFmpeg would look for ever; None if it is.
 
-    Other tables end where the file does. Raises OSError.
+    An MP4 or MOV whose table has more samples of one size than it has bytes: other tables end where
+    the file does. Any other file that goes on as a large hole, as unfinished downloads do: it is
+    looked through byte for byte. Raises OSError.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if file.read(12)[4:8] not in (b"ftyp", b"moov", b"wide", b"free", b"skip", b"mdat"):
-            return None
+            return _unwritten(file.fileno(), size)
         for samples in _of_one_size(file, 0, size):
             if samples > size:
                 return f"says that it holds {samples} pictures in {size} bytes"
+    return None
+
+
+def _unwritten(file: int, size: int) -> str | None:
+    """None where the file system does not tell of holes."""
+    at = 0
+    while at < size and (hole := os.lseek(file, at, os.SEEK_HOLE)) < size:
+        try:
+            at = os.lseek(file, hole, os.SEEK_DATA)
+        except OSError:  # there is none
+            at = size
+        if at - hole > LARGEST_HOLE:
+            return f"was never written from byte {hole} to {at} of {size}; finish the download"
     return None
 
 

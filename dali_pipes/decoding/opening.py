@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from dali_pipes.decoding.claims import MOST_PIXELS, too_many_pixels, too_many_samples
+from dali_pipes.decoding.claims import MOST_PIXELS, endless, too_many_pixels
+from dali_pipes.decoding.containers import CONTAINERS
 from dali_pipes.decoding.pictures import Unsure
 
 if TYPE_CHECKING:
@@ -77,13 +78,9 @@ def opened(
 
     file_status(path)
     try:
-        if absurd := too_many_samples(path):
+        if absurd := endless(path):
             raise BadVideo(path, "open", absurd)
-        # Only files: a playlist dressed as a video must not open network addresses. HMDB51 has
-        # metadata that is not UTF-8, which is no reason to refuse good files.
-        with av.open(
-            str(path), metadata_errors="replace", options={"protocol_whitelist": "file"}
-        ) as container:
+        with _container(path) as container:
             streams = [s for s in container.streams.video if not _is_cover(s)]
             if not streams:
                 raise BadVideo(path, "open", "has no video stream")
@@ -105,6 +102,19 @@ def opened(
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise BadVideo(path, stage, reason) from error
+
+
+def _container(path: Path | str) -> "av.container.InputContainer":
+    """Of this file only: a playlist dressed as a video must not open others, or addresses."""
+    import av
+
+    only = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)}
+    try:
+        # HMDB51 has metadata that is not UTF-8, which is no reason to refuse good files.
+        return av.open(f"file:{path}", metadata_errors="replace", options=only)
+    except av.error.ArgumentError as error:
+        reason = "is damaged, or in none of the containers that are read: convert it to MP4"
+        raise BadVideo(path, "open", reason) from error
 
 
 def _is_cover(stream: "av.VideoStream") -> bool:

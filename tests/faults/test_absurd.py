@@ -1,6 +1,7 @@
 """Small files that claim to be immense: refused before memory is taken for what they claim."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,11 +15,11 @@ import pytest
 
 from dali_pipes import ClipLoader
 from dali_pipes.decoding import claims, needed, video
-from dali_pipes.decoding.claims import MOST_PIXELS, too_many_samples
+from dali_pipes.decoding.claims import MOST_PIXELS, endless
 from dali_pipes.decoding.jpeg import image_name
 from dali_pipes.decoding.opening import BadVideo
 from dali_pipes.prepare.encode import write_video
-from dali_pipes.sources import VideoFiles
+from dali_pipes.sources import Synthetic, VideoFiles
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,7 +82,7 @@ def test_tables_that_are_right(tmp_path: Path) -> None:
     write_video(path, np.zeros((20, 48, 64, 3), np.uint8), "rawvideo", pix_fmt="rgb24")
     data = path.read_bytes()
     assert data[box(data, b"stsz") + 4 :][:4] == (48 * 64 * 3).to_bytes(4, "big")
-    assert too_many_samples(path) is None
+    assert endless(path) is None
 
     path = tmp_path / "sound.mov"
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
@@ -93,7 +94,7 @@ def test_tables_that_are_right(tmp_path: Path) -> None:
         container.mux(stream.encode())
     path.write_bytes(path.read_bytes()[:20_000])
     assert (40_000).to_bytes(4, "big") in path.read_bytes()
-    assert too_many_samples(path) is None
+    assert endless(path) is None
 
 
 def huge_jpeg(height: int, width: int) -> bytes:
@@ -195,3 +196,70 @@ def test_an_interrupt_need_not_wait_for_a_slow_file(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert "KeyboardInterrupt" in errors
     assert time.monotonic() - began < 20  # some 2 s on a quiet machine
+
+
+@pytest.fixture(params=["synthetic", "real"])
+def an_avi(request: pytest.FixtureRequest, tmp_path: Path, real_data: Path) -> Path:
+    path = tmp_path / "clips" / "a.avi"
+    path.parent.mkdir()
+    if request.param == "real":
+        path.write_bytes(min((real_data / "videos").glob("*/*.avi")).read_bytes())
+    else:
+        images, _ = Synthetic.make(1, frames=20, size=(48, 64)).read_clip(0, range(20), None)
+        write_video(path, images, "mpeg4")
+    return path
+
+
+def test_a_download_that_was_never_finished(an_avi: Path) -> None:
+    """FFmpeg would look through such a hole for minutes."""
+    written = an_avi.stat().st_size
+    os.truncate(an_avi, 20 << 30)
+    began = time.monotonic()
+    with pytest.raises(BadVideo) as refused:
+        video.probe(an_avi)
+    assert time.monotonic() - began < 10
+    found = re.match(
+        r"was never written from byte (\d+) to (\d+) of \2; fini", refused.value.reason
+    )
+    assert found is not None
+    assert 0 <= int(found[1]) - written < 1 << 20
+
+
+def test_a_hole_in_an_mp4_is_not_looked_through(tmp_path: Path) -> None:
+    """Recorders leave room behind; the index says what there is."""
+    images, _ = Synthetic.make(1, frames=20, size=(48, 64)).read_clip(0, range(20), None)
+    write_video(tmp_path / "a.mp4", images)
+    frames = video.read_frames(tmp_path / "a.mp4", range(4, 20))
+    os.truncate(tmp_path / "a.mp4", 1 << 30)
+    assert np.array_equal(video.read_frames(tmp_path / "a.mp4", range(4, 20)), frames)
+
+
+def test_lists_of_other_files_are_no_videos(an_avi: Path) -> None:
+    lists = {
+        "concat": "ffconcat version 1.0\nfile a.avi\n" * 8,
+        "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\na.avi\n#EXT-X-ENDLIST\n",
+        "sdp": "v=0\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        "dash": '<?xml version="1.0"?><MPD type="static"><Period><AdaptationSet><Representation '
+        'id="1"><BaseURL>a.avi</BaseURL></Representation></AdaptationSet></Period></MPD>',
+    }
+    for name, text in lists.items():
+        path = an_avi.with_name(f"{name}.avi")
+        path.write_text(text)
+        with pytest.raises(BadVideo) as refused:
+            video.probe(path)
+        assert re.search("none of the containers that are read|invalid data", refused.value.reason)
+    skipped = []
+    loader = ClipLoader(
+        an_avi.parent, batch_size=1, num_workers=0, device="cpu", labels=False, resize=(32, 40),
+        size=24, on_skip=skipped.append,
+    )  # fmt: skip
+    assert {Path(skip.path).stem for skip in skipped} == set(lists)
+    assert len(loader.next_batch()) == 1
+    loader.close()
+
+
+def test_colons_in_names(an_avi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg takes what comes before one for a protocol."""
+    monkeypatch.chdir(an_avi.parent)
+    an_avi.rename("data:1.avi")
+    assert video.probe("data:1.avi").frames >= 20
