@@ -142,34 +142,43 @@ def read_encoded(path: str) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8)
 
 
+def read_decodable(path: str) -> NDArray[np.uint8]:
+    """`read_encoded` that also raises ValueError where decoders refuse what the markers frame."""
+    data = read_encoded(path)
+    _decoded(data, cv2.IMREAD_REDUCED_GRAYSCALE_8)
+    return data
+
+
 def read_image(path: str) -> NDArray[np.uint8]:
     """A JPEG file -> uint8 RGB [H,W,3]. Raises OSError, or ValueError that says what is wrong."""
-    image = cv2.imdecode(read_encoded(path), cv2.IMREAD_COLOR_RGB)
+    return _decoded(read_encoded(path))
+
+
+def _decoded(data: NDArray[np.uint8], how: int = cv2.IMREAD_COLOR_RGB) -> NDArray[np.uint8]:
+    try:
+        image = cv2.imdecode(data, how)
+    except cv2.error:  # no pixels, or too many for OpenCV
+        image = None
     if image is None:
-        raise ValueError("cannot be decoded")
+        raise ValueError("is no JPEG image that can be decoded")
     return cast("NDArray[np.uint8]", image)
 
 
 def read_image_strictly(path: str) -> NDArray[np.uint8]:
     """`read_image` that also raises ValueError where the decoder had to guess pixels."""
-    data = read_encoded(path)
-    image, said = _decoded_with_warnings(data)
-    if image is None:
-        raise ValueError("cannot be decoded")
+    image, said = _decoded_with_warnings(read_encoded(path))
     if said:
         raise ValueError(f"is damaged: libjpeg says: {said[0]}")
     return image
 
 
-def _decoded_with_warnings(
-    data: NDArray[np.uint8],
-) -> tuple[NDArray[np.uint8] | None, list[str]]:
+def _decoded_with_warnings(data: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[str]]:
     """The image, and libjpeg's warnings, which it gives to the standard error alone."""
     with _stderr_lent:
         said, stderr = os.memfd_create("stderr"), os.dup(_STDERR)
         try:
             os.dup2(said, _STDERR)
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+            image = _decoded(data)
         finally:
             os.dup2(stderr, _STDERR)
             os.close(stderr)
@@ -180,4 +189,4 @@ def _decoded_with_warnings(
     others = [line for line in lines if not line.startswith(_DAMAGED)]
     if others:  # another thread's
         os.write(_STDERR, "".join(others).encode())
-    return cast("NDArray[np.uint8] | None", image), warnings
+    return image, warnings

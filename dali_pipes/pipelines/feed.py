@@ -76,6 +76,7 @@ class Feed:
     def __post_init__(self) -> None:
         self.clock = Clock(self.device)
         self._running: Running | None = None
+        self._strictly = False
         self._lent: list[Tensor] = []  # DALI's memory, as tensors, of the last batch
         self._in_use: deque[tuple[torch.cuda.Event, list[Tensor]]] = deque()
 
@@ -186,6 +187,10 @@ class Feed:
             return self._running.next()
         except LoaderStopped as error:
             self.close()
+            decoding = isinstance(error.__cause__, RuntimeError)
+            if decoding and isinstance(self.source, FrameFolders) and not self._strictly:
+                self._strictly = True  # DALI ends with the first image that it refuses: find it
+                return self._run(share, clips)
             names = sorted({printable(self.source.paths[clip.video]) for clip in clips})
             advice = "; choose flow 'tvl1'" if self.flow == "nvof" else ""
             raise LoaderStopped(f"{error}; the batch: {', '.join(names)}{advice}") from error
@@ -202,7 +207,7 @@ class Feed:
         work = (self.workers, self.prefetch)
         if self._by_image:
             source = cast(FrameFolders | Reels, self.source)
-            images = FetchImages(source, *arguments, self.batch_size)
+            images = FetchImages(source, *arguments, self.batch_size, self._strictly)
             if self.device.type == "cuda":
                 return image_pipeline(
                     images, *work, self.decode_threads, "mixed", self.device.index

@@ -15,6 +15,7 @@ from dali_pipes.decoding.jpeg import (
     count_images,
     images_among,
     naming_of,
+    read_decodable,
     read_encoded,
     read_image,
 )
@@ -163,12 +164,16 @@ class FrameFolders(Items):
         return np.stack(images), native
 
     def read_encoded(
-        self, item: int, numbers: Sequence[int], fields: Sequence[int]
+        self, item: int, numbers: Sequence[int], fields: Sequence[int], strictly: bool = False
     ) -> tuple[list[NDArray[np.uint8]], ...]:
-        """The images, encoded, of frames, and of u and v if there is flow. Raises BadVideo."""
+        """The images, encoded, of frames, and of u and v if there is flow. Raises BadVideo.
+
+        `strictly`: decodes them, too, to see whether they can be.
+        """
+        read = read_decodable if strictly else read_encoded
         wanted = (numbers, *(fields for _ in self.flow or ()))
         return tuple(
-            [self.image(item, number, read_encoded, kind) for number in some]
+            [self.image(item, number, read, kind) for number in some]
             for kind, some in enumerate(wanted)
         )
 

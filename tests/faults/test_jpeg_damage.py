@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
+from dali_pipes import ClipLoader
 from dali_pipes.decoding.jpeg import damage, image_name, read_image, read_image_strictly
+from dali_pipes.loader import Skip
 from dali_pipes.prepare.__main__ import main as prepare
 
 Random = np.random.Generator
@@ -117,3 +119,69 @@ def test_how_often_damage_of_real_images_is_noticed(real_data: Path, tmp_path: P
                 f"unnoticed at most {worst:.0%} of the pixels off"
             )
             assert warned >= (0.2 if kind is one_byte else 0.8)
+
+
+def _changed(data: bytes, marker: int, offset: int, new: bytes) -> bytes:
+    """With bytes after the first such marker replaced; offset 0 is the marker's second byte."""
+    at = data.index(bytes([0xFF, marker])) + 1 + offset
+    return data[:at] + new + data[at + len(new) :]
+
+
+def _without(data: bytes, marker: int) -> bytes:
+    """Without the segments of that kind before the scan."""
+    kept, at = data[:2], 2
+    while data[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        kept += b"" if data[at + 1] == marker else data[at:end]
+        at = end
+    return kept + data[at:]
+
+
+REFUSED = {
+    "12 bit": lambda data: _changed(data, 0xC0, 3, b"\x0c"),
+    "lossless": lambda data: _changed(data, 0xC0, 0, b"\xc3"),
+    "two components": lambda data: _changed(data, 0xC0, 8, b"\x02"),
+    "no quantisation": lambda data: _without(data, 0xDB),
+    "another table": lambda data: _changed(data, 0xDB, 3, b"\x03"),
+    "no size": lambda data: _changed(data, 0xC0, 4, bytes(4)),
+    "no height": lambda data: _changed(data, 0xC0, 4, bytes(2)),
+    "65500 x 65500": lambda data: _changed(data, 0xC0, 4, (65500).to_bytes(2, "big") * 2),
+    "unknown marker": lambda data: _changed(data, 0xE0, 0, b"\x84"),
+}
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_images_that_decoders_refuse_are_named(real: bool, tmp_path: Path, real_data: Path) -> None:
+    """Their markers are sound, so that the decoder of the pipeline is the first to notice."""
+    rgb = min((real_data / "frames/rgb").glob("*/*/frame000001.jpg"))
+    grey = min((real_data / "frames/flow/u").glob("*/frame000001.jpg"))
+    code = cv2.imencode(".jpg", cv2.imdecode(np.frombuffer(texture(0), np.uint8), 0))[1]
+    good = (rgb.read_bytes(), grey.read_bytes()) if real else (texture(0), code.tobytes())
+    kinds = [("rgb/c/{}", 0), ("u/{}", 1), ("v/{}", 1)]
+    named = set()
+    for n, name in enumerate(["sound", *REFUSED]):
+        for folder, which in kinds:
+            (tmp_path / folder.format(name)).mkdir(parents=True)
+            for number in range(1, 17):
+                file = tmp_path / folder.format(name) / image_name(number)
+                file.write_bytes(good[which])
+        if name in REFUSED:
+            folder, which = kinds[n % 3]
+            bad = tmp_path / folder.format(name) / image_name(7)
+            bad.write_bytes(REFUSED[name](good[which]))
+            named.add(str(bad))
+    skipped: list[Skip] = []
+    loader = ClipLoader(
+        rgb_prefix=tmp_path / "rgb", flow_x_prefix=tmp_path / "u", flow_y_prefix=tmp_path / "v",
+        batch_size=4, num_workers=1, device="cpu", resize=(48, 64), size=32, sampling="even",
+        on_skip=skipped.append,
+    )  # fmt: skip
+    used = [loader.paths[video] for batch in loader for video in batch.video.tolist()]
+    loader.close()
+    assert {skip.path for skip in skipped} == named
+    assert {Path(path).name for path in used} == {"sound"}
+    for path in named:
+        with pytest.raises(
+            ValueError, match=r"no JPEG image that can be decoded|are taken at most"
+        ):
+            read_image(path)
