@@ -3,6 +3,7 @@
 import fcntl
 import os
 import time
+import weakref
 from collections import Counter
 from dataclasses import dataclass
 from io import FileIO
@@ -32,11 +33,8 @@ class Notes:
 
     def __init__(self) -> None:
         self._file = FileIO(os.memfd_create(_NAME))
-
-    @property
-    def place(self) -> str:
-        """Where `Trace`, in this or in another process, finds it."""
-        return f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
+        # Where `Trace`, in this or in another process, finds it.
+        self.place = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
 
     @property
     def rooms(self) -> int:
@@ -45,7 +43,9 @@ class Notes:
 
     def read(self) -> list[Note]:
         """What all are doing, the longest at it first; also who died at it."""
-        found = []
+        found: list[Note] = []
+        if self._file.closed:
+            return found
         self._file.seek(0)
         while room := self._file.read(_ROOM):
             if note := room.partition(b"\0")[0]:
@@ -84,6 +84,7 @@ class Trace:
                 self._file = self._open()
             except OSError:  # a stalled run cannot name its files then; nothing else is lost
                 self._file = os.open(os.devnull, os.O_WRONLY)
+            weakref.finalize(self, os.close, self._file)
         note = f"{os.getpid()}\n{time.monotonic()}\n{stage}\n{path}" if stage else ""
         os.pwrite(self._file, os.fsencode(note) + b"\0", self._at)
 

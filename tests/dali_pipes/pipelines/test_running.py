@@ -208,7 +208,7 @@ def test_an_interrupt_at_any_moment_costs_neither_time_nor_clips(
     loader.close()
 
 
-def test_notes_say_who_is_at_what() -> None:
+def test_notes_say_who_is_at_what(tmp_path: Path) -> None:
     notes = Notes()
     trace = Trace(notes.place)
     trace.write("decode", "/videos/two\nlines é.mp4")
@@ -217,3 +217,10 @@ def test_notes_say_who_is_at_what() -> None:
     assert note.seconds < 10
     trace.write("", "")
     assert not notes.read()
+    notes.close()
+    trace.write("decode", "/videos/a.mp4")
+    with open(tmp_path / "mine", "w") as file:
+        assert notes.place.endswith(f"/{file.fileno()}")
+        late = Trace(notes.place)  # a worker that starts when its loader has ended
+        late.write("decode", "/videos/a.mp4")
+    assert not (tmp_path / "mine").read_text()
