@@ -106,11 +106,13 @@ class _Video:
                     leftover.unlink()
                 publish(part, target)
 
-    def remove_stale(self) -> None:
-        """Remove flow that could not be made again: it is not of these frames, or not whole."""
-        for target in self.targets:
+    def remove_stale(self) -> bool:
+        """Remove flow of other frames, or that is not whole; whether there was any."""
+        there = [target for target in self.targets if target.exists()]
+        for target in there:
             with suppress(BadVideo):  # more is there than images; it is named already
                 remove(target, self.out / _PARTS)
+        return bool(there)
 
     @property
     def _records(self) -> Records:
@@ -236,8 +238,9 @@ def _compute(
         if not open_chunks[chunk.video.rgb]:
             publish(chunk.video)
     for video in todo:
-        if video.rgb in failures:
-            video.remove_stale()
+        if (error := failures.get(video.rgb)) and video.remove_stale():
+            reason = f"{error.reason}; the flow that was there is removed, it is not of its frames"
+            failures[video.rgb] = BadVideo(error.path, error.stage, reason)
     return failures
 
 
