@@ -5,12 +5,14 @@ OUT is what `frames` made, or any folder with rgb/[class/]video/frame000001.jpg 
 
 import argparse
 import os
+import shutil
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +31,13 @@ from dali_pipes.prepare.frames import (
     add_clip_frames_argument,
     check_clip_frames,
     check_names,
+    flow_folders,
     write_train_list,
 )
-from dali_pipes.prepare.images import QUALITY, jpeg
+from dali_pipes.prepare.images import QUALITY, image_sizes, jpeg
 from dali_pipes.prepare.list_clips import Listed
-from dali_pipes.prepare.store import claim, discard, publish, write_whole
+from dali_pipes.prepare.made import Records, images_origin, short_hash
+from dali_pipes.prepare.store import claim, publish, remove, write_whole
 from dali_pipes.prepare.work import (
     BadInput,
     Ranks,
@@ -46,6 +50,8 @@ from dali_pipes.prepare.work import (
 )
 from dali_pipes.sources import FrameFolders
 
+_PARTS = ".flow.part"
+
 
 @dataclass(frozen=True)
 class _Video:
@@ -54,18 +60,67 @@ class _Video:
     rgb: str
     name: str  # class/video
     class_id: int
-    parts: tuple[Path, Path]  # u, v
-    targets: tuple[Path, Path]
+    frames: int  # that take part
+    origin: str  # what they are
+    out: Path
+
+    @classmethod
+    def look(cls, rgb: str, name: str, class_id: int, clip_frames: int | None, out: Path) -> Self:
+        sizes = image_sizes(rgb)[:clip_frames]
+        return cls(rgb, name, class_id, len(sizes), images_origin(sizes), out)
 
     @property
-    def done(self) -> bool:
-        return self.targets[0].is_dir()  # u comes last
+    def targets(self) -> tuple[Path, Path]:  # u, v
+        return flow_folders(self.out, self.name)
+
+    @property
+    def parts(self) -> tuple[Path, Path]:
+        """Where u and v grow: elsewhere for other frames."""
+        folder = self.out / _PARTS / short_hash(f"{self.name} {self.origin}")
+        return folder / "u", folder / "v"
+
+    def is_whole(self, folders: tuple[Path, Path]) -> bool:
+        """Whether there is an image for each pair of frames in both folders."""
+        return self.frames > 1 and all(
+            len(sizes) == self.frames - 1 and all(sizes) for sizes in map(image_sizes, folders)
+        )
+
+    def is_done(self) -> bool:
+        """Whether its flow is there, of the frames as they are now."""
+        if not self.is_whole(self.targets):
+            return False
+        record = self._records.get(self._key)
+        if record is None:  # of a time without records: taken for what it seems
+            self._records.put(self._key, self.origin, self.frames - 1)
+        return record is None or record.origin == self.origin
 
     def publish(self) -> None:
-        for part, target in zip(reversed(self.parts), reversed(self.targets), strict=True):
-            for leftover in part.glob(".*"):
-                leftover.unlink()
-            publish(part, target)
+        """Raises BadVideo if that cannot be."""
+        if not self.is_whole(self.parts):
+            raise BadVideo(self.rgb, "flow", "what was made of it is gone; make it again")
+        if images_origin(image_sizes(self.rgb)[: self.frames]) != self.origin:
+            raise BadVideo(self.rgb, "flow", "changed while its flow was made; make it again")
+        with self._records.making(self._key, self.origin, self.frames - 1):
+            for part, target in zip(self.parts, self.targets, strict=True):
+                for leftover in part.glob(".*"):
+                    leftover.unlink()
+                publish(part, target)
+
+    def remove_stale(self) -> bool:
+        """Remove flow of other frames, or that is not whole; whether there was any."""
+        there = [target for target in self.targets if target.exists()]
+        for target in there:
+            with suppress(BadVideo):  # more is there than images; it is named already
+                remove(target, self.out / _PARTS)
+        return bool(there)
+
+    @property
+    def _records(self) -> Records:
+        return Records.of(self.out, "flow")
+
+    @property
+    def _key(self) -> str:
+        return os.path.basename(self.name)
 
 
 @dataclass(frozen=True)
@@ -92,7 +147,7 @@ def _main(args: argparse.Namespace, held: ExitStack) -> int:
     place = ranks()
     workers = worker_count(args.workers, place)
     check_clip_frames(args.clip_frames)
-    rgb, flow, parts = args.out / "rgb", args.out / "flow", args.out / ".flow.part"
+    rgb, flow = args.out / "rgb", args.out / "flow"
     with bad_input():
         source = FrameFolders.found(rgb)
     if source.namings[0] != PUBLISHED:
@@ -116,67 +171,77 @@ def _main(args: argparse.Namespace, held: ExitStack) -> int:
             held.enter_context(locked(args.out / ".flow.lock", "`prepare flow`"))
 
     place.first(begin)
-    videos = []
-    for path, class_id, name in zip(source.paths, source.class_ids.tolist(), names, strict=True):
-        u, v = (Path(side, os.path.basename(name)) for side in "uv")
-        videos.append(_Video(path, name, class_id, (parts / u, parts / v), (flow / u, flow / v)))
-    share = place.share(videos)
+    rows = list(zip(source.paths, names, source.class_ids.tolist(), strict=True))
+    share = [_Video.look(*row, args.clip_frames, args.out) for row in place.share(rows)]
+    done = {video for video in share if video.is_done()}
     if place.rank == 0:
         print(f"flow: {what}", flush=True)
-    failures = _compute(share, place, device, args.clip_frames, workers)
+    todo = [video for video in share if video not in done]
+    failures = _compute(todo, place, device, args.clip_frames, workers, before=len(done))
     made = [
-        Listed(video.name, count_images(str(video.targets[0])) + 1, video.class_id)
+        Listed(video.name, video.frames, video.class_id)
         for video in share
-        if video.done
+        if video.rgb not in failures
     ]
-    shares = place.meet((made, failures))
+    shares = place.meet((made, list(failures.values())))
     status = 0
     if place.rank == 0:
         everything = [video for videos, _ in shares for video in videos]
-        failures = [*source.left_out, *(failure for _, failed in shares for failure in failed)]
-        if not failures:
-            discard(parts)
-        status = summary(f"{flow}: flow of {len(everything)} videos", failures)
+        all_failures = [*source.left_out, *(failure for _, failed in shares for failure in failed)]
+        if not all_failures:
+            shutil.rmtree(args.out / _PARTS, ignore_errors=True)
+        status = summary(f"{flow}: flow of {len(everything)} videos", all_failures)
         status = max(status, write_train_list(args.out, everything))
     return place.end(status)
 
 
 def _compute(
-    share: Sequence[_Video],
+    todo: Sequence[_Video],
     place: Ranks,
     device: str,
     clip_frames: int | None,
     workers: int,
-) -> list[BadVideo]:
-    """Compute what is missing, and put every finished video in its place."""
+    before: int,
+) -> dict[str, BadVideo]:
+    """Compute flow and put every finished video in its place; what failed, by folder of frames."""
     chunks: list[_Chunk] = []
     failures: dict[str, BadVideo] = {}
     open_chunks: Counter[str] = Counter()
-    before = sum(video.done for video in share)
-    for video in share:
-        if video.done:
-            continue
+    again = sum(any(target.exists() for target in video.targets) for video in todo)
+
+    def publish(video: _Video) -> None:
         try:
-            todo = _missing(video, clip_frames, PAIRS_AT_ONCE[device])
+            video.publish()
+        except BadVideo as error:
+            failures[video.rgb] = error
+
+    for video in todo:
+        try:
+            missing = _missing(video, clip_frames, PAIRS_AT_ONCE[device])
         except BadVideo as error:
             failures[video.rgb] = error
             continue
-        chunks += todo
-        open_chunks[video.rgb] = len(todo)
-        if not todo:  # interrupted between its last pair and its end
-            video.publish()
+        chunks += missing
+        open_chunks[video.rgb] = len(missing)
+        if not missing:  # interrupted between its last pair and its end
+            publish(video)
     for chunk, outcome in each(
         partial(_write_flow, device=device), chunks, place,
         title="flow", unit="pair", name=lambda chunk: chunk.video.rgb, workers=workers,
-        before=before, threads=device == "cuda", weight=lambda chunk: len(chunk.pairs),
+        before=before, again=again, threads=device == "cuda",
+        weight=lambda chunk: len(chunk.pairs),
     ):  # fmt: skip
         if isinstance(outcome, BadVideo):
             failures.setdefault(chunk.video.rgb, outcome)
             continue
         open_chunks[chunk.video.rgb] -= 1
         if not open_chunks[chunk.video.rgb]:
-            chunk.video.publish()
-    return list(failures.values())
+            publish(chunk.video)
+    for video in todo:
+        if (error := failures.get(video.rgb)) and video.remove_stale():
+            reason = f"{error.reason}; the flow that was there is removed, it is not of its frames"
+            failures[video.rgb] = BadVideo(error.path, error.stage, reason)
+    return failures
 
 
 def _missing(video: _Video, clip_frames: int | None, at_once: int) -> list[_Chunk]:
@@ -188,9 +253,12 @@ def _missing(video: _Video, clip_frames: int | None, at_once: int) -> list[_Chun
         raise BadVideo(video.rgb, "flow", "has one frame, flow needs two")
     for part in video.parts:
         part.mkdir(parents=True, exist_ok=True)
-    there = {path.name for path in video.parts[1].iterdir()}  # v of a pair is written after u
-    last = clip_frames or frames  # frames, and one more than the pairs
-    chunks = (range(first, min(first + at_once, last)) for first in range(1, last, at_once))
+    u, v = (
+        {entry.name for entry in os.scandir(part) if entry.stat().st_size} for part in video.parts
+    )
+    there = u & v
+    starts = range(1, video.frames, at_once)
+    chunks = (range(first, min(first + at_once, video.frames)) for first in starts)
     return [
         _Chunk(video, pairs)
         for pairs in chunks

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from uuid import uuid4
 
-from dali_pipes.decoding.jpeg import count_images, image_name
+from dali_pipes.decoding.jpeg import image_name
 from dali_pipes.decoding.opening import BadVideo, printable
 from dali_pipes.decoding.showing import decoded_rgb
 from dali_pipes.flow import fitted
 from dali_pipes.lock import locked
-from dali_pipes.prepare.images import QUALITY, jpeg
+from dali_pipes.prepare.images import QUALITY, image_sizes, jpeg
 from dali_pipes.prepare.list_clips import Listed, list_lines, write_list
-from dali_pipes.prepare.store import claim, discard, publish
+from dali_pipes.prepare.made import Records, images_origin, is_video, video_origin
+from dali_pipes.prepare.store import claim, publish, remove
 from dali_pipes.prepare.work import (
     BadInput,
     add_workers_argument,
@@ -29,15 +30,36 @@ from dali_pipes.prepare.work import (
 )
 from dali_pipes.sources import VideoFiles
 
+_PARTS = ".frames.part"
+
 
 @dataclass(frozen=True)
 class _Job:
     video: str
     class_id: int
     name: str  # class/video
-    target: Path  # the folder of its frames
-    parts: Path  # where folders grow
+    out: Path
     limit: int | None  # frames, from the first
+
+    @property
+    def target(self) -> Path:
+        """The folder of its frames."""
+        return self.out / "rgb" / self.name
+
+    @property
+    def parts(self) -> Path:
+        """Where folders grow."""
+        return self.out / _PARTS
+
+    @property
+    def records(self) -> Records:
+        return Records.of(self.out, "frames")
+
+
+@dataclass(frozen=True)
+class _Made:
+    frames: int
+    flow_removed: bool  # it was of other frames
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +88,7 @@ def _main(args: argparse.Namespace, held: ExitStack) -> int:
     check_clip_frames(args.clip_frames)
     with bad_input():
         source = VideoFiles.found(args.dir)
-    rgb, parts = args.out / "rgb", args.out / ".frames.part"
+    rgb = args.out / "rgb"
     inner = [os.path.splitext(os.path.relpath(path, args.dir))[0] for path in source.paths]
     check_names(inner, source.paths)
     settings = {
@@ -82,31 +104,37 @@ def _main(args: argparse.Namespace, held: ExitStack) -> int:
 
     place.first(begin)
     jobs = [
-        _Job(path, class_id, name, rgb / name, parts, args.clip_frames)
+        _Job(path, class_id, name, args.out, args.clip_frames)
         for path, class_id, name in zip(source.paths, source.class_ids.tolist(), inner, strict=True)
     ]
     share = place.share(jobs)
-    todo = [job for job in share if not job.target.is_dir()]
+    frames = {job: count for job in share if (count := _frames_made(job))}
+    before, todo = len(frames), [job for job in share if job not in frames]
     failures: list[BadVideo] = []
-    for _, outcome in each(
+    without_flow = 0
+    for job, outcome in each(
         _write_frames, todo, place,
         title="frames", unit="video", name=lambda job: job.video, workers=workers,
-        before=len(share) - len(todo),
+        before=before, again=sum(job.target.exists() for job in todo),
     ):  # fmt: skip
         if isinstance(outcome, BadVideo):
             failures.append(outcome)
-    made = [
-        Listed(job.name, count_images(str(job.target)), job.class_id)
-        for job in share
-        if job.target.is_dir()
-    ]
-    shares = place.meet((made, failures))
+        else:
+            frames[job] = outcome.frames
+            without_flow += outcome.flow_removed
+    made = [Listed(job.name, count, job.class_id) for job, count in frames.items()]
+    shares = place.meet((made, failures, without_flow))
     status = 0
     if place.rank == 0:
-        everything = [video for videos, _ in shares for video in videos]
-        failures = [*source.left_out, *(failure for _, failed in shares for failure in failed)]
-        discard(parts)
+        everything = [video for videos, *_ in shares for video in videos]
+        failures = [*source.left_out, *(failure for _, failed, _ in shares for failure in failed)]
+        shutil.rmtree(args.out / _PARTS, ignore_errors=True)
         status = summary(f"{rgb}: frames of {len(everything)} videos", failures)
+        if without_flow := sum(removed for *_, removed in shares):
+            print(
+                f"the flow of {without_flow} videos was of other frames and is removed; "
+                f"`prepare flow {args.out}` makes it anew"
+            )
         status = max(status, write_train_list(args.out, everything))
     return place.end(status)
 
@@ -137,17 +165,42 @@ def check_names(names: Sequence[str], paths: Sequence[str]) -> None:
                 f"{printable(other)} and {printable(path)} have the same name, and in the "
                 "published layout their flow would share one folder; rename one of them"
             )
-    classes = {os.path.dirname(name) for name in names}
-    for name, path in zip(names, paths, strict=True):
-        if name in classes:
-            raise BadInput(
-                f"{printable(path)} has the name of the folder {printable(name)} beside it, and "
-                "their frames would share one folder; rename one of them"
-            )
+    path_of = dict(zip(names, paths, strict=True))
+    for name, path in path_of.items():
+        for folder in map(str, PurePath(name).parents):
+            if folder in path_of:
+                raise BadInput(
+                    f"{printable(path_of[folder])} has the name of a folder that "
+                    f"{printable(path)} is in, and their frames would share it; rename one of them"
+                )
 
 
-def _write_frames(job: _Job) -> int:
-    """Decode a video into its folder; returns the number of frames."""
+def flow_folders(out: Path, name: str) -> tuple[Path, Path]:
+    """Where the flow (u, v) of class/video belongs, which has no class level."""
+    u, v = (out / "flow" / side / os.path.basename(name) for side in "uv")
+    return u, v
+
+
+def _frames_made(job: _Job) -> int:
+    """How many frames are there, of the video as it is now; 0: they are to be made."""
+    sizes = image_sizes(job.target)
+    if not sizes or not all(sizes):
+        return 0
+    record = job.records.get(job.name)
+    try:
+        if record is None:  # of a time without records: taken for what it seems
+            job.records.put(job.name, video_origin(job.video), len(sizes))
+            return len(sizes)
+        same = record.images == len(sizes) and is_video(record.origin, job.video)
+    except BadVideo:  # as making them will say
+        return 0
+    return len(sizes) if same else 0
+
+
+def _write_frames(job: _Job) -> _Made:
+    """Decode a video into its folder."""
+    _check_place(job)
+    origin = video_origin(job.video)
     folder = job.parts / uuid4().hex
     folder.mkdir(parents=True)
     try:
@@ -161,8 +214,40 @@ def _write_frames(job: _Job) -> int:
         if job.limit is not None and count < job.limit:
             reason = f"has {count} frames, --clip-frames asks for {job.limit}"
             raise BadVideo(job.video, "decode", reason)
-        publish(folder, job.target)
+        if not is_video(origin, job.video):
+            raise BadVideo(job.video, "decode", "changed while it was read; make it again")
+        with job.records.making(job.name, origin, count):
+            flow_removed = _remove_flow_of_others(job, folder)
+            publish(folder, job.target)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return count
+    return _Made(count, flow_removed)
+
+
+def _check_place(job: _Job) -> None:
+    """Raises BadVideo if frames would lie among those of another video, of an earlier run."""
+    for folder in job.target.parents:
+        if folder == job.out:
+            return
+        if (folder / image_name(1)).exists():
+            reason = f"{folder} holds the frames of another video; move it away"
+            raise BadVideo(job.video, "write", reason)
+
+
+def _remove_flow_of_others(job: _Job, frames: Path) -> bool:
+    """Remove a video's flow if it is known to be of other frames than these; whether it was."""
+    there = [folder for folder in flow_folders(job.out, job.name) if folder.exists()]
+    now, before = image_sizes(frames), image_sizes(job.target)
+    record = Records.of(job.out, "flow").get(os.path.basename(job.name))
+    if record is not None:
+        same = record.origin == images_origin(now[: record.images + 1])
+    else:
+        same = now == before or not before
+    if same or not there:
+        return False
+    if not (job.out / "flow.json").exists():
+        raise BadVideo(there[0], "write", "is flow of other frames; move it away")
+    for folder in there:
+        remove(folder, job.parts)
+    return True

@@ -75,7 +75,8 @@ def main(args: argparse.Namespace) -> int:
     if args.split:
         paths, missing = _selected(paths, args.dir, read_split(args.split, args.subset))
         failures += missing
-    names = _names(paths, args.dir) if isinstance(source, VideoFiles) else _inside(paths, args.dir)
+    name = _names if isinstance(source, VideoFiles) else _inside
+    names = name(source.paths, args.dir)  # of all: what the split leaves out is there all the same
     found: list[Listed] = []
     bad: list[BadVideo] = []
     for path, outcome in each(
@@ -169,13 +170,13 @@ def _without_suffix(name: str) -> str:
     return os.path.splitext(name)[0] if is_video_name(name) else name
 
 
-def read_split(files: Sequence[Path], subset: str) -> set[str]:
-    """The `class/video` names, without suffix, of published split files.
+def read_split(files: Sequence[Path], subset: str) -> dict[str, set[str]]:
+    """The `class/video` names, without suffix, of published split files: each as it is written.
 
     UCF101, trainlist01.txt: lines `Class/v_x.avi 1`; testlist01.txt: without the number.
     HMDB51, <class>_test_split1.txt: lines `x.avi 1`, where 1 is training, 2 test, 0 neither.
     """
-    names: set[str] = set()
+    names: dict[str, set[str]] = {}
     for file in files:
         try:
             text = file.read_bytes().decode(errors="surrogateescape")
@@ -186,12 +187,13 @@ def read_split(files: Sequence[Path], subset: str) -> set[str]:
             found = _SPLIT_LINE.fullmatch(line)
             if found is None:
                 continue
-            name = _without_suffix(found["name"])
+            name = found["name"]
             if of_class is None and "/" in name:
-                names.add(name)
+                names.setdefault(_without_suffix(name), set()).add(name)
             elif of_class is not None and found["number"] in ("0", "1", "2"):
                 if found["number"] == _HMDB51_SUBSET[subset]:
-                    names.add(f"{of_class['class_name']}/{name}")
+                    name = f"{of_class['class_name']}/{name}"
+                    names.setdefault(_without_suffix(name), set()).add(name)
             else:
                 raise BadInput(
                     f"{file}, line {number}: {printable(line)!r} is neither `Class/video.avi 1` "
@@ -203,12 +205,28 @@ def read_split(files: Sequence[Path], subset: str) -> set[str]:
 
 
 def _selected(
-    paths: Sequence[str], root: Path, names: set[str]
+    paths: Sequence[str], root: Path, names: dict[str, set[str]]
 ) -> tuple[list[str], list[BadVideo]]:
-    """The paths that a split names, and what it names that is not there."""
-    by_name = {_without_suffix(os.path.relpath(path, root)): path for path in paths}
-    reason = "in the split, but not in the folder"
-    missing = [
-        BadVideo(str(root / name), "list", reason) for name in sorted(names - by_name.keys())
-    ]
-    return [path for name, path in by_name.items() if name in names], missing
+    """The paths that a split names, and what it names that is not there.
+
+    Raises BadInput where it may mean several.
+    """
+    there: dict[str, list[str]] = {}
+    for path in paths:
+        there.setdefault(_without_suffix(os.path.relpath(path, root)), []).append(path)
+    selected: list[str] = []
+    missing = []
+    for name, written in sorted(names.items()):
+        meant = there.get(name, [])
+        as_written = [path for path in meant if os.path.relpath(path, root) in written]
+        if len(meant) > 1 and not as_written:
+            first, second = map(printable, meant[:2])
+            raise BadInput(
+                f"{min(written)} of the split may be {first} or {second}; remove one, or write "
+                "the suffix"
+            )
+        if not meant:
+            reason = "in the split, but not in the folder"
+            missing.append(BadVideo(str(root / name), "list", reason))
+        selected += as_written or meant
+    return selected, missing

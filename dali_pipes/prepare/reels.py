@@ -7,9 +7,9 @@ other, in tar shards of about 1 GiB (docs/reels.md). The same command continues 
 import argparse
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import chain
@@ -35,6 +35,7 @@ from dali_pipes.prepare.compute import (
     tvl1_device,
 )
 from dali_pipes.prepare.images import QUALITY, jpeg
+from dali_pipes.prepare.made import origin_of, unchanged
 from dali_pipes.prepare.shards import (
     Made,
     ShardWriter,
@@ -117,27 +118,41 @@ def main(args: argparse.Namespace) -> int:
     _check_members(names, source.paths)
     recipe, what = _recipe(args, source)
     with ExitStack() as held:
-        done = place.first(partial(_begin, args.out, source, recipe, held))
+        is_current = partial(_is_current, source, {name: n for n, name in enumerate(names)})
+        origins = place.first(partial(_begin, args.out, source, recipe, held, is_current))
         share = place.share(range(len(names)))
-        todo = [Job(source.subset([n]), names[n]) for n in share if names[n] not in done]
+        before = {
+            names[n]: origin
+            for n in share
+            if (origin := _standing(source, n, origins.get(names[n]))) is not None
+        }
+        todo = [Job(source.subset([n]), names[n]) for n in share if names[n] not in before]
         if place.rank == 0:
             print(f"reels: {what}", flush=True)
-        before = len(share) - len(todo)
+        again = sum(job.name in origins for job in todo)
         failures = [*source.left_out] if place.rank == 0 else []
-        failures += _make(todo, place, args.out, recipe, workers, before)
-        shares = place.meet(failures)
+        failures += _make(todo, place, args.out, recipe, workers, len(before), again)
+        shares = place.meet((failures, before))
         status = 0
         if place.rank == 0:
-            everything = read_done(args.out)
+            everything = read_done(args.out, is_current)
+            for name, origin in chain.from_iterable(before.items() for _, before in shares):
+                everything[name] = replace(everything[name], origin=origin)
             finish(args.out, everything)
             shutil.rmtree(recipe.parts)
-            failures = [failure for failed in shares for failure in failed]
+            failures = [failure for failed, _ in shares for failure in failed]
             status = summary(f"{args.out}: {_contents(everything)}", failures)
     return place.end(status)
 
 
 def _make(
-    todo: Sequence[Job], place: Ranks, out: Path, recipe: Recipe, workers: int, before: int
+    todo: Sequence[Job],
+    place: Ranks,
+    out: Path,
+    recipe: Recipe,
+    workers: int,
+    before: int,
+    again: int,
 ) -> list[BadVideo]:
     """Make what is missing of a rank's share; returns what failed."""
     failures = []
@@ -145,13 +160,13 @@ def _make(
         for _, outcome in each(
             partial(make_reel, recipe=recipe), todo, place,
             title="reels", unit="video", name=lambda job: job.source.paths[0], workers=workers,
-            before=before, threads=recipe.device == "cuda",
+            before=before, again=again, threads=recipe.device == "cuda",
         ):  # fmt: skip
             if isinstance(outcome, BadVideo):
                 failures.append(outcome)
             else:
-                header, pictures = outcome
-                writer.add(header, pictures)
+                header, pictures, origin = outcome
+                writer.add(header, pictures, origin)
                 pictures.unlink()
     return failures
 
@@ -188,8 +203,14 @@ def _flow(algorithm: str, asked: str) -> tuple[str, str]:
     return "cpu", f"{algorithm} on the CPU: {MEANING['tvl1-fast']}"
 
 
-def _begin(out: Path, source: Source, recipe: Recipe, held: ExitStack) -> set[str]:
-    """Claim the folder and mend what a killed run left. The names of the videos that are done."""
+def _begin(
+    out: Path,
+    source: Source,
+    recipe: Recipe,
+    held: ExitStack,
+    is_current: Callable[[Made], bool],
+) -> dict[str, str]:
+    """Claim the folder and mend what a killed run left. The origins of what is made, by name."""
     settings = {
         "format": FORMAT,
         "resize": list(recipe.resize),
@@ -208,13 +229,32 @@ def _begin(out: Path, source: Source, recipe: Recipe, held: ExitStack) -> set[st
         held.enter_context(locked(out / ".lock", "`prepare reels`"))
     shutil.rmtree(recipe.parts, ignore_errors=True)
     recipe.parts.mkdir()
-    done = read_done(out)
+    done = read_done(out, is_current)
     recover(out, done)
-    return set(done)
+    return {name: made.origin for name, made in done.items()}
 
 
-def make_reel(job: Job, recipe: Recipe) -> tuple[Header, Path]:
-    """The pictures of a video in a file, and what they are. Raises BadVideo."""
+def _is_current(source: Source, item_of: dict[str, int], made: Made) -> bool:
+    """Whether a reel is of its video as it is now, where another of the name is not."""
+    item = item_of.get(made.name)
+    return item is None or (made.origin != "" and _standing(source, item, made.origin) is not None)
+
+
+def _standing(source: Source, item: int, origin: str | None) -> str | None:
+    """The origin of a reel if its video is still the same; None: it is to be made."""
+    if origin is None:
+        return None
+    try:
+        if not origin:  # of a time without origins: taken for what it seems
+            return origin_of(source, item)
+        return origin if unchanged(origin, source, item) else None
+    except BadVideo:  # as making it will say
+        return None
+
+
+def make_reel(job: Job, recipe: Recipe) -> tuple[Header, Path, str]:
+    """What the pictures of a video are, a file with them, and their origin. Raises BadVideo."""
+    origin = origin_of(job.source, 0)
     images = _images(job.source)
     first = next(images)
     fps = frame_rate(job.source.paths[0]) if isinstance(job.source, VideoFiles) else 0.0
@@ -227,10 +267,13 @@ def make_reel(job: Job, recipe: Recipe) -> tuple[Header, Path]:
                 flow = b"" if field is None else jpeg(stacked(field), recipe.quality)
                 header.add(rgb, flow)
                 pictures.write(rgb + flow)
+        if not unchanged(origin, job.source, 0):
+            path = job.source.paths[0]
+            raise BadVideo(path, "decode", "changed while it was read; make it again")
     except BaseException:
         file.unlink(missing_ok=True)
         raise
-    return header, file
+    return header, file, origin
 
 
 def _images(source: Source) -> Iterator[Picture]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal, cast
+from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -220,8 +221,7 @@ def write_samples(
     """
     if out.exists():
         raise FileExistsError(f"{out} exists already; remove it or choose another --out")
-    unfinished = out.with_name(out.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = out.with_name(f".{uuid4().hex}.part")
     jobs = []
     for motion in MOTIONS:
         (unfinished / motion).mkdir(parents=True)
@@ -229,9 +229,13 @@ def write_samples(
             name = f"{motion}_{number:03}.{'avi' if number % 2 else 'mp4'}"
             jobs.append((unfinished / motion / name, motion, number, split, seed, height))
     workers = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        list(pool.map(write_sample, *zip(*jobs, strict=True)))
-    unfinished.rename(out)
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            list(pool.map(write_sample, *zip(*jobs, strict=True)))
+        unfinished.rename(out)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     return len(jobs)
 
 

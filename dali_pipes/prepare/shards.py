@@ -14,7 +14,7 @@ import os
 import shutil
 import tarfile
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -46,6 +46,7 @@ class Made:
     size: tuple[int, int]  # (height, width) of the video itself, px
     fps: float  # 0: not known
     steps: NDArray[np.void]  # [frames + 1], its rows of the index
+    origin: str = ""  # what it was made from (`made`), "" where that is not known
 
     @property
     def frames(self) -> int:
@@ -58,13 +59,15 @@ class Made:
 
     def to_line(self) -> str:
         steps = b64encode(self.steps.tobytes()).decode()
-        return json.dumps([self.name, self.shard, self.size, self.fps, steps]) + "\n"
+        row = [self.name, self.shard, self.size, self.fps, steps, self.origin]
+        return json.dumps(row) + "\n"
 
     @classmethod
     def from_line(cls, line: str) -> Self:
         """Raises ValueError if the line was not written whole."""
-        name, shard, (height, width), fps, steps = json.loads(line)
-        return cls(name, shard, (height, width), fps, np.frombuffer(b64decode(steps), STEP))
+        name, shard, (height, width), fps, steps, *origin = json.loads(line)
+        table = np.frombuffer(b64decode(steps), STEP)
+        return cls(name, shard, (height, width), fps, table, *origin)
 
 
 class ShardWriter:
@@ -83,7 +86,7 @@ class ShardWriter:
         if self._file is not None:
             self._finish(self._file)
 
-    def add(self, header: Header, pictures: Path) -> None:
+    def add(self, header: Header, pictures: Path, origin: str) -> None:
         """Append a video and note it; `pictures` is a file with its steps. Raises OSError."""
         file = self._file or self._begin()
         key, text = member_name(header.name), header.to_json().encode()
@@ -93,7 +96,7 @@ class ShardWriter:
             length = os.fstat(source.fileno()).st_size
             begins = _write_member(file, f"{key}{_PICTURES}", length, source)
         _to_disk(file)
-        made = _made(header, self._name, begins)
+        made = _made(header, self._name, begins, origin)
         with open(self._journal, "a") as journal:
             journal.write(made.to_line())
             _to_disk(journal)
@@ -123,22 +126,29 @@ def member_name(name: str) -> str:
     return os.path.join(folder, base.replace(".", "_"))
 
 
-def read_done(folder: Path) -> dict[str, Made]:
+def read_done(
+    folder: Path, is_current: Callable[[Made], bool] = lambda made: True
+) -> dict[str, Made]:
     """The videos that are whole, by name: of the index, and of what runs since noted.
 
     An index that is lost or damaged is made up for by what the shards say themselves.
+    is_current: asked where a video is there several times; those that are not do not count.
     """
-    known = {made.name: made for made in [*_of_index(folder), *_noted(folder)]}
     of_shard: dict[str, list[Made]] = {}
-    for made in known.values():
+    for made in [*_of_index(folder), *_noted(folder)]:
         of_shard.setdefault(made.shard, []).append(made)
-    done = {}
+    there: dict[str, dict[tuple[str, int], Made]] = {}
     for path in [*folder.glob("reels-*.tar"), *folder.glob(_GROWING)]:
         with open(path, "rb") as shard:
             length = os.fstat(shard.fileno()).st_size
             for made in of_shard.get(_final_name(path), ()):
                 if made.end <= length and _is_member(shard, made):
-                    done[made.name] = made
+                    there.setdefault(made.name, {})[made.shard, made.end] = made
+    done = {}
+    for name, several in there.items():
+        for made in several.values():
+            if len(several) == 1 or is_current(made):
+                done[name] = made
     return done
 
 
@@ -166,7 +176,8 @@ def finish(folder: Path, done: dict[str, Made]) -> None:
     )
     part = folder / f".{uuid4().hex}.part.npz"  # NumPy insists on the suffix
     try:
-        reel_index.write(part, columns, [made.steps for made in videos])
+        steps, origins = [made.steps for made in videos], [made.origin for made in videos]
+        reel_index.write(part, columns, steps, origins)
         with open(part, "rb") as file:
             os.fsync(file.fileno())
         part.replace(folder / INDEX_FILE)
@@ -183,6 +194,7 @@ def _of_index(folder: Path) -> Iterator[Made]:
     try:
         columns = reel_index.read(file)
         table = reel_index.steps(str(file), reel_index.stamp(file))
+        origins = reel_index.read_origins(file)
     except (OSError, ValueError):
         for shard in sorted(folder.glob("reels-*.tar")):
             yield from read_shard(shard)
@@ -191,7 +203,7 @@ def _of_index(folder: Path) -> Iterator[Made]:
         height, width = columns.sizes[row].tolist()
         steps = table[first : first + int(columns.frames[row]) + 1]
         shard, fps = columns.shards[columns.shard[row]], float(columns.fps[row])
-        yield Made(columns.names[row], shard, (height, width), fps, steps)
+        yield Made(columns.names[row], shard, (height, width), fps, steps, origins[row])
 
 
 def read_shard(path: Path) -> Iterator[Made]:
@@ -209,9 +221,9 @@ def read_shard(path: Path) -> Iterator[Made]:
         return
 
 
-def _made(header: Header, shard: str, offset: int) -> Made:
+def _made(header: Header, shard: str, offset: int, origin: str = "") -> Made:
     size = (header.height, header.width)
-    return Made(header.name, shard, size, header.fps, header.table(offset))
+    return Made(header.name, shard, size, header.fps, header.table(offset), origin)
 
 
 def _noted(folder: Path) -> Iterator[Made]:

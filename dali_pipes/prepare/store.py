@@ -1,12 +1,17 @@
 """Files and folders that are whole or absent, and the record of how a folder was made."""
 
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from dali_pipes.decoding.opening import BadVideo, printable
 from dali_pipes.prepare.work import BadInput
+
+_REPLACEABLE = re.compile(r"frame\d{6,}\.jpg|\..*", re.DOTALL)  # images, and hidden files
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -26,20 +31,44 @@ def write_text(path: Path, text: str) -> None:
 
 
 def publish(part: Path, target: Path) -> None:
-    """Move a finished folder to its place, at once; a folder left there is replaced."""
+    """Move a finished folder of images to its place, at once; images left there are replaced.
+
+    Raises BadVideo if anything else is there: these commands did not make it.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    discard(target)
-    part.rename(target)
-
-
-def discard(folder: Path) -> None:
-    """Remove a folder, if it is there, such that no one finds a part of it."""
-    gone = folder.with_name(f".{uuid4().hex}.part")
+    before = _set_aside(target, part.parent)
     try:
-        folder.rename(gone)
-    except FileNotFoundError:
-        return
-    shutil.rmtree(gone)
+        part.rename(target)
+    except BaseException:
+        if before is not None:
+            before.rename(target)
+        raise
+    if before is not None:
+        shutil.rmtree(before)
+
+
+def remove(folder: Path, parts: Path) -> None:
+    """Remove a folder of images, if it is there, such that no one finds a part of it.
+
+    `parts`: a folder of unfinished ones. Raises BadVideo as `publish` does.
+    """
+    gone = _set_aside(folder, parts)
+    if gone is not None:
+        shutil.rmtree(gone)
+
+
+def _set_aside(folder: Path, parts: Path) -> Path | None:
+    """Where a folder of images is moved to among unfinished ones; None: it is not there."""
+    if not os.path.lexists(folder):
+        return None
+    if folder.is_symlink() or not folder.is_dir():
+        raise BadVideo(folder, "write", "is no folder, and in the way; move it away")
+    for name in sorted(os.listdir(folder)):
+        if not _REPLACEABLE.fullmatch(name):
+            reason = f"holds {printable(name)}, which is no image of a video; move it away"
+            raise BadVideo(folder, "write", reason)
+    parts.mkdir(parents=True, exist_ok=True)
+    return folder.rename(parts / uuid4().hex)
 
 
 def claim(

@@ -156,6 +156,7 @@ def each(
     name: Callable[[Item], str],
     workers: int,
     before: int = 0,
+    again: int = 0,
     threads: bool = False,
     weight: Callable[[Item], int] = lambda item: 1,
 ) -> Iterator[tuple[Item, Result | BadVideo]]:
@@ -164,6 +165,7 @@ def each(
     stage: picklable; what it raises fails its item.
     name: the file that a failure names.
     before: videos that an earlier run did, for people.
+    again: videos of `items` of which something is there, likewise.
     threads: workers are threads, for a stage that shares a GPU, instead of processes.
     weight: an item's part of the total, which is counted in `unit`.
     Raises OSError where the disk is full or not writable.
@@ -172,6 +174,9 @@ def each(
         title = f"{title}, rank {place.rank} of {place.world_size}"
     if before:
         print(f"{title}: {before} videos were done before", file=sys.stderr, flush=True)
+    if again:
+        said = f"{title}: {again} videos are made again: they changed, or were not whole"
+        print(said, file=sys.stderr, flush=True)
     if not items:
         return
     total = sum(weight(item) for item in items)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dali_pipes.decoding.opening import printable
 from dali_pipes.sources.suffixes import is_video_name
 
 NO_START = -1  # no listed start frame: starts are drawn
@@ -110,6 +111,17 @@ def _single_is_class(
             f"0` for a start frame, `{name} 1 {first}` for a class; {FORMS}"
         )
     return False
+
+
+def only(meant: Sequence[str], entry: Entry, data_list: Path | str) -> str:
+    """The one file that an entry without a suffix means. Raises ValueError, naming two of them."""
+    if len(meant) > 1:
+        first, second = map(printable, sorted(meant)[:2])
+        raise ValueError(
+            f"{data_list}, line {entry.line}: {entry.path} may be {first} or {second}; "
+            "write the suffix"
+        )
+    return meant[0]
 
 
 def inside(root: Path, entry: Entry, data_list: Path | str) -> str:

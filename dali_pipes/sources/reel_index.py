@@ -6,7 +6,7 @@ the table of all steps, of which a clip needs some rows: it is mapped into memor
 
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -45,8 +45,13 @@ def stamp(path: Path | str) -> Stamp:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def write(file: Path, columns: Columns, steps: Iterable[NDArray[np.void]]) -> None:
-    """Write columns and the tables of steps, in the order of the videos."""
+def write(
+    file: Path,
+    columns: Columns,
+    steps: Iterable[NDArray[np.void]],
+    origins: Iterable[str],
+) -> None:
+    """Write columns, the tables of steps and what the videos were, in the order of the videos."""
     np.savez(
         file,
         names=_packed(columns.names),
@@ -55,6 +60,7 @@ def write(file: Path, columns: Columns, steps: Iterable[NDArray[np.void]]) -> No
         frames=columns.frames,
         sizes=columns.sizes,
         fps=columns.fps,
+        origins=_packed(origins),
         steps=np.concatenate([np.zeros(0, STEP), *steps]),
     )
 
@@ -73,6 +79,20 @@ def read(file: Path | str) -> Columns:
                 columns["fps"],
             )
     except Exception as error:  # there is little that NumPy does not raise for a damaged file
+        raise ValueError(f"{file}: is damaged ({error})") from error
+
+
+def read_origins(file: Path | str) -> list[str]:
+    """What each video was (`prepare.made`), "" where not known. Raises ValueError if damaged.
+
+    Apart: only `prepare reels` needs it.
+    """
+    try:
+        with np.load(file) as columns:
+            if "origins" in columns:
+                return _unpacked(columns["origins"])
+            return [""] * len(columns["frames"])
+    except Exception as error:
         raise ValueError(f"{file}: is damaged ({error})") from error
 
 
@@ -104,7 +124,7 @@ def _data_offset(file: str, header: int) -> int:
     return header + 30 + int(name) + int(extra)
 
 
-def _packed(names: Sequence[str]) -> NDArray[np.uint8]:
+def _packed(names: Iterable[str]) -> NDArray[np.uint8]:
     """Names as bytes, each ended by a zero."""
     return np.frombuffer(b"".join(os.fsencode(name) + b"\0" for name in names), np.uint8)
 

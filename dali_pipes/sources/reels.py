@@ -15,7 +15,7 @@ from dali_pipes.decoding.reel import DamagedStep, decoded_field, decoded_frame, 
 from dali_pipes.decoding.video import VideoInfo
 from dali_pipes.sources import reel_index
 from dali_pipes.sources.folders import by_folder, classes, existing_folder
-from dali_pipes.sources.lists import NO_START, inside, read_list
+from dali_pipes.sources.lists import NO_START, inside, only, read_list
 from dali_pipes.sources.reel_index import INDEX_FILE, Columns, Stamp
 from dali_pipes.sources.source import Items
 
@@ -97,10 +97,24 @@ class Reels(Items):
         entries = read_list(data_list)
         root = existing_folder(folder, "reels")
         manifest, index_stamp, columns = _opened(root)
-        rows = {os.path.splitext(name)[0]: row for row, name in enumerate(columns.names)}
-        rows |= {name: row for row, name in enumerate(columns.names)}
+        rows = {name: row for row, name in enumerate(columns.names)}
+        by_stem: dict[str, list[str]] = {}
+        for name in columns.names:
+            by_stem.setdefault(os.path.splitext(name)[0], []).append(name)
+
+        def meant(name: str) -> list[str]:
+            for key in (name, os.path.splitext(name)[0]):
+                if key in rows:
+                    return [key]
+                if key in by_stem:
+                    return by_stem[key]
+            return [name]
+
         names = [inside(root, entry, data_list) for entry in entries]
-        found = [rows.get(name, rows.get(os.path.splitext(name)[0], _ABSENT)) for name in names]
+        found = [
+            rows.get(only(meant(name), entry, data_list), _ABSENT)
+            for name, entry in zip(names, entries, strict=True)
+        ]
         source = cls._of(
             root, manifest, index_stamp, columns, np.array(found), f"{data_list} in {root}",
             starts=np.array([entry.start for entry in entries], np.int64),

@@ -14,7 +14,7 @@ from dali_pipes.decoding.opening import BadVideo, file_status
 from dali_pipes.decoding.video import VideoInfo
 from dali_pipes.sources.folders import by_folder, classes, existing_folder, is_folder, walk
 from dali_pipes.sources.index import index_at
-from dali_pipes.sources.lists import NO_START, inside, read_list
+from dali_pipes.sources.lists import NO_START, Entry, inside, only, read_list
 from dali_pipes.sources.source import INDEX_NAME, Items
 from dali_pipes.sources.suffixes import VIDEO_SUFFIXES, is_video_name, looks_like_video
 
@@ -63,10 +63,10 @@ class VideoFiles(Items):
         """
         entries = read_list(data_list)
         root = existing_folder(folder if folder is not None else Path(data_list).parent, "videos")
-        complete = _Completion(root)
+        complete = _Completion(root, data_list)
         return cls(
             name=f"{data_list} in {root}",
-            paths=[complete(inside(root, entry, data_list)) for entry in entries],
+            paths=[complete(entry) for entry in entries],
             starts=np.array([entry.start for entry in entries], np.int64),
             index_path=Path(f"{data_list}{INDEX_NAME}"),
             **classes(entries, root),
@@ -100,19 +100,29 @@ class VideoFiles(Items):
 class _Completion:
     """Finds the file that a listed name without a suffix means; reads each folder once."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._files: dict[str, dict[str, str]] = {}
+    def __init__(self, root: Path, data_list: Path | str) -> None:
+        self._root, self._list = root, data_list
+        self._files: dict[str, dict[str, list[str]]] = {}
 
-    def __call__(self, inner: str) -> str:
+    def __call__(self, entry: Entry) -> str:
+        """Raises ValueError if it may mean several."""
+        inner = inside(self._root, entry, self._list)
         path = os.path.join(self._root, inner)
         if is_video_name(inner):
             return path
         folder, name = os.path.split(path)
         if folder not in self._files:
-            try:
-                files = sorted(os.listdir(folder))
-            except OSError:
-                files = []
-            self._files[folder] = {Path(file).stem: file for file in files if is_video_name(file)}
-        return os.path.join(folder, self._files[folder].get(name, name))
+            self._files[folder] = _videos_by_stem(folder)
+        meant = self._files[folder].get(name, [path])
+        return only(meant, entry, self._list)
+
+
+def _videos_by_stem(folder: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return found
+    for name in filter(is_video_name, names):
+        found.setdefault(Path(name).stem, []).append(os.path.join(folder, name))
+    return found

@@ -145,7 +145,7 @@ def test_opening_many_reels(tmp_path: Path, length: int) -> None:
         names, shards, places, np.full(length, 300, np.int32),
         np.full((length, 2), 240, np.int32), np.full(length, 25, np.float32),
     )  # fmt: skip
-    write(tmp_path / "index.npz", columns, [np.zeros(301 * length, STEP)])
+    write(tmp_path / "index.npz", columns, [np.zeros(301 * length, STEP)], [""] * length)
     made = {"format": 1, "resize": [128, 171], "flow": "tvl1", "flow_computed_by": "CPU"}
     (tmp_path / "reels.json").write_text(json.dumps(made | {"jpeg_quality": 95}))
     done = subprocess.run(

@@ -74,6 +74,25 @@ def test_ucf101_split(prepare, dataset: Path, tmp_path: Path) -> None:  # type: 
     assert [entry.path for entry in read_list(out)] == ["Jump/v_Jump_g01_c01"]
 
 
+def test_a_split_that_may_mean_two_videos_is_refused(  # type: ignore[no-untyped-def]
+    prepare, make_video, dataset: Path, tmp_path: Path
+) -> None:
+    """Its suffix is believed where a video has it."""
+    avi = dataset / "Jump/v_Jump_g08_c01.avi"
+    mkv, mp4 = (make_video(avi.with_suffix(suffix)) for suffix in (".mkv", ".mp4"))
+    split, out = tmp_path / "trainlist01.txt", dataset / "out.list"
+    split.write_text("Jump/v_Jump_g08_c01.avi 1\n")
+    assert prepare("list", dataset, "--out", out, "--split", split)[0] == 0
+    assert VideoFiles.listed(out).paths == [str(avi)]
+    avi.unlink()
+    status, text = prepare("list", dataset, "--out", out, "--split", split)
+    assert status == 2
+    assert f"Jump/v_Jump_g08_c01.avi of the split may be {mkv} or {mp4}; remove one" in text
+    mkv.unlink()
+    assert prepare("list", dataset, "--out", out, "--split", split)[0] == 0
+    assert VideoFiles.listed(out).paths == [str(mp4)]
+
+
 def test_hmdb51_split(prepare, dataset: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     jump, run = tmp_path / "Jump_test_split1.txt", tmp_path / "Run_test_split1.txt"
     jump.write_text("v_Jump_g01_c01.avi 2 \nv_Jump_g08_c01.avi 1 \n")

@@ -65,7 +65,12 @@ def test_splits_share_no_hue() -> None:
 def test_command_writes_both_codecs_with_b_frames(tmp_path: Path, capsys) -> None:
     out = tmp_path / "samples"
     command = ["samples", "--out", str(out), "--videos-per-class", "2", "--split", "test"]
+    mine = tmp_path / "samples.unfinished" / "mine"
+    mine.parent.mkdir()
+    mine.touch()
     assert main(command) == 0
+    assert mine.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["samples", "samples.unfinished"]
     assert sorted(folder.name for folder in out.iterdir()) == sorted(MOTIONS)
     for path, codec in [(out / "up" / "up_000.mp4", "h264"), (out / "up" / "up_001.avi", "mpeg4")]:
         with av.open(str(path)) as container:

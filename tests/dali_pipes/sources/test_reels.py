@@ -1,6 +1,7 @@
 """Clips from reels against those of the videos they were made from, and a reader of ten lines."""
 
 import json
+import os
 import tarfile
 import zlib
 from pathlib import Path
@@ -14,13 +15,15 @@ from dali_pipes import ClipLoader
 from dali_pipes.clips import ClipSpec, clip_at
 from dali_pipes.decoding.opening import BadVideo
 from dali_pipes.decoding.pixels import resized
+from dali_pipes.decoding.reel import STEP
 from dali_pipes.decoding.video import read_frames
 from dali_pipes.flow import fast_flow
 from dali_pipes.pipelines.fetch import FetchImages, FetchReels, Share
 from dali_pipes.pipelines.images import image_pipeline
 from dali_pipes.prepare.__main__ import main
 from dali_pipes.prepare.encode import write_video
-from dali_pipes.sources import Reels, open_source, open_video
+from dali_pipes.sources import Reels, open_source, open_video, reel_index
+from dali_pipes.sources.reel_index import Columns
 from dali_pipes.sources.survey import Survey
 from tests.faults.damage import moving
 
@@ -189,6 +192,23 @@ def test_lists(reels: Path, tmp_path: Path) -> None:
     assert {(int(v), int(s)) for v, s in zip(batch.video, batch.start, strict=True)} == {
         (0, 2), (1, 0), (3, 1),
     }  # fmt: skip
+
+
+def test_a_name_that_may_mean_two_videos_is_refused(tmp_path: Path) -> None:
+    columns = Columns(
+        ["c/a.mkv", "c/a.mp4", "c/b.mp4"], ["reels-0000-00000.tar"], np.zeros(3, np.int32),
+        np.full(3, 20, np.int32), np.full((3, 2), 48, np.int32), np.full(3, 25, np.float32),
+    )  # fmt: skip
+    reel_index.write(tmp_path / "index.npz", columns, [np.zeros(63, STEP)], [""] * 3)
+    made = {"format": 1, "resize": [48, 48], "flow": "tvl1", "flow_computed_by": "CPU"}
+    (tmp_path / "reels.json").write_text(json.dumps(made | {"jpeg_quality": 95}))
+    listed = tmp_path / "train.list"
+    listed.write_text("c/b 1 0\nc/a 1 0\n")
+    with pytest.raises(ValueError, match=r"line 2: c/a may be c/a.mkv or c/a.mp4; write the suff"):
+        Reels.listed(listed, tmp_path)
+    listed.write_text("c/b 1 0\nc/a.mp4 1 0\nc/b.avi 1 0\n")
+    names = [os.path.relpath(path, tmp_path) for path in Reels.listed(listed, tmp_path).paths]
+    assert names == ["c/b.mp4", "c/a.mp4", "c/b.mp4"]
 
 
 def test_what_cannot_be_is_said(reels: Path, videos: Path, tmp_path: Path) -> None:

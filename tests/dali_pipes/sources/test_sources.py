@@ -135,6 +135,20 @@ def test_a_list_names_videos_with_or_without_suffix(tmp_path: Path) -> None:
     assert names(open_source(beside), tmp_path / "videos") == ["c/v_1.avi"]
 
 
+def test_a_name_that_may_mean_two_videos_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "c/a.mkv", tmp_path / "c/a.mp4", tmp_path / "c/a.txt", tmp_path / "c/b.mp4")
+    data_list = tmp_path / "train.list"
+    data_list.write_text("c/b 1 0\nc/a 1 0\n")
+    with pytest.raises(ValueError) as error:
+        open_source(data_list)
+    assert str(error.value) == (
+        f"{data_list}, line 2: c/a may be {tmp_path}/c/a.mkv or {tmp_path}/c/a.mp4; "
+        "write the suffix"
+    )
+    data_list.write_text("c/b 1 0\nc/a.mkv 1 0\n")
+    assert names(open_source(data_list), tmp_path) == ["c/b.mp4", "c/a.mkv"]
+
+
 def test_published_layout(real_data: Path) -> None:
     frames = real_data / "frames"
     flow = (frames / "flow/u", frames / "flow/v")
