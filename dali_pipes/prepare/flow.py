@@ -238,9 +238,10 @@ def _compute(
         if not open_chunks[chunk.video.rgb]:
             publish(chunk.video)
     for video in todo:
-        if (error := failures.get(video.rgb)) and video.remove_stale():
-            reason = f"{error.reason}; the flow that was there is removed, it is not of its frames"
-            failures[video.rgb] = BadVideo(error.path, error.stage, reason)
+        failed = failures.get(video.rgb)
+        if failed is not None and video.remove_stale():
+            reason = f"{failed.reason}; the flow that was there is removed, it is not of its frames"
+            failures[video.rgb] = BadVideo(failed.path, failed.stage, reason)
     return failures
 
 
