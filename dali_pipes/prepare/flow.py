@@ -108,11 +108,11 @@ class _Video:
 
     def remove_stale(self) -> bool:
         """Remove flow of other frames, or that is not whole; whether there was any."""
-        there = [target for target in self.targets if target.exists()]
-        for target in there:
-            with suppress(BadVideo):  # more is there than images; it is named already
-                remove(target, self.out / _PARTS)
-        return bool(there)
+        removed = False
+        for target in self.targets:
+            with suppress(BadVideo):  # more is there than images; the video is named already
+                removed |= remove(target, self.out / _PARTS)
+        return removed
 
     @property
     def _records(self) -> Records:

@@ -137,7 +137,8 @@ def main(args: argparse.Namespace) -> int:
         if place.rank == 0:
             everything = read_done(args.out, is_current)
             for name, origin in chain.from_iterable(before.items() for _, before in shares):
-                everything[name] = replace(everything[name], origin=origin)
+                if name in everything:  # its shard is there still
+                    everything[name] = replace(everything[name], origin=origin)
             finish(args.out, everything)
             shutil.rmtree(recipe.parts)
             failures = [failure for failed, _ in shares for failure in failed]

@@ -47,14 +47,15 @@ def publish(part: Path, target: Path) -> None:
         shutil.rmtree(before)
 
 
-def remove(folder: Path, parts: Path) -> None:
-    """Remove a folder of images, if it is there, such that no one finds a part of it.
+def remove(folder: Path, parts: Path) -> bool:
+    """Remove a folder of images such that no one finds a part of it; whether it was there.
 
     `parts`: a folder of unfinished ones. Raises BadVideo as `publish` does.
     """
     gone = _set_aside(folder, parts)
     if gone is not None:
         shutil.rmtree(gone)
+    return gone is not None
 
 
 def _set_aside(folder: Path, parts: Path) -> Path | None:

@@ -346,6 +346,20 @@ def test_only_images_are_replaced(prepare: Run, tmp_path: Path) -> None:
     assert shows(out / "rgb/a", video)
 
 
+def test_flow_that_another_program_made_is_not_removed(prepare: Run, tmp_path: Path) -> None:
+    video, out = small(tmp_path / "in/a.mp4", 0), tmp_path / "out"
+    good = shutil.copy(video, tmp_path / "good.mp4")
+    make = ("frames", tmp_path / "in", "--out", out)
+    prepare(*make)
+    shutil.copytree(out / "rgb/a", out / "flow/u/a")
+    small(video, 1)
+    status, said = prepare(*make)
+    assert status == 1
+    assert f"{out}/flow/u/a: write: is flow of other frames; move it away" in said
+    assert images(out / "flow/u/a") == names(4)
+    assert shows(out / "rgb/a", good)
+
+
 @pytest.mark.parametrize("first", ["x.mp4", "x/y/z.mp4"])
 def test_frames_of_an_earlier_run_are_not_built_over(
     prepare: Run, tmp_path: Path, first: str
