@@ -304,13 +304,10 @@ class ClipLoader:
 
     def _stream(self) -> dict[str, Any]:
         """What decides which clips there are and in which order."""
-        names = "\n".join("/".join(path.split("/")[-2:]) for path in self.source.paths)
-        items = blake2b(os.fsencode(names), digest_size=8)
-        items.update(self.source.starts.tobytes())
         spec = {name: str(value) for name, value in asdict(self.spec).items()}
         made_as = self.source.manifest.flow if isinstance(self.source, Reels) else "stored"
         flow = self.flow if self.flow != "stored" else made_as
-        return {**spec, "items": f"{len(self.source)} ({items.hexdigest()})", "flow": flow}
+        return {**spec, "items": items_of(self.source), "flow": flow}
 
     def _examine(self) -> None:
         """Report what is known to be bad or too short; raise if nothing is left."""
@@ -348,6 +345,14 @@ class ClipLoader:
 
 
 _SHOWN_SKIPS = 20
+
+
+def items_of(source: Source) -> str:
+    """How many items, and a digest of which and in what order, wherever their folder lies."""
+    names = "\n".join("/".join(path.split("/")[-2:]) for path in source.paths)
+    items = blake2b(os.fsencode(names), digest_size=8)
+    items.update(source.starts.tobytes())
+    return f"{len(source)} ({items.hexdigest()})"
 
 
 def _device(device: torch.device | str | None) -> tuple[torch.device, str]:

@@ -177,14 +177,15 @@ def _flags(text: str) -> tuple[int, ...]:
     return tuple(map(int, flags))
 
 
-# Flags that a resumed run may change; all others decide what is computed. That the data are the
-# same is the loader's to check: they may have moved.
-_FREE = {
+# Flags that each process may have for itself. That the data are the same is the loader's to
+# check: they may lie elsewhere.
+_OWN = {
     *("videos", "reels", "data_list", "rgb_prefix", "flow_x_prefix", "flow_y_prefix"),
-    *("on_bad_file", "num_workers", "prefetch", "decode_threads"),
-    *("bs", "epoch_num", "steps", "device", "precision", "compile", "sync_bn"),
+    *("on_bad_file", "num_workers", "prefetch", "decode_threads", "device", "precision", "compile"),
     *("model_save_dir", "log_dir", "max_save_num", "save_minutes", "resume"),
 }
+# Flags that a resumed run may change; all others decide what is computed.
+_FREE = _OWN | {"bs", "epoch_num", "steps", "sync_bn"}
 
 
 def plain(args: argparse.Namespace) -> dict[str, Any]:
@@ -192,6 +193,11 @@ def plain(args: argparse.Namespace) -> dict[str, Any]:
     return {
         name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()
     }
+
+
+def common(args: argparse.Namespace) -> dict[str, str]:
+    """The flags, in words, that must be the same on all processes of a run."""
+    return {f"--{name}": _text(value) for name, value in plain(args).items() if name not in _OWN}
 
 
 def check_same_run(args: argparse.Namespace, saved: dict[str, Any]) -> None:
