@@ -364,7 +364,10 @@ def _device(device: torch.device | str | None) -> tuple[torch.device, str]:
         if not torch.cuda.is_available():
             return torch.device("cpu"), "no NVIDIA GPU found"
         device = torch.device("cuda", torch.cuda.current_device())
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device {device!r} is none of cpu, cuda, cuda:N") from None
     if device.type == "cpu":
         return device, ""
     if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():

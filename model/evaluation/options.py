@@ -75,6 +75,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if getattr(args, "split", None) and args.test_videos:
         parser.error("--split and --test_videos exclude each other")
+    if getattr(args, "pairs", None) and not args.pairs.is_file():
+        parser.error(f"--pairs {args.pairs}: no such file")
     args.cache = args.cache or args.out.parent / "features"
     return args
 
