@@ -33,7 +33,7 @@ from dali_pipes.sources import open_source, split
 from dali_pipes.terminal import accept_all_names, printable_lines
 from kernels.labels.difficulty import motion_confidence
 from kernels.labels.schema import NAMES
-from model.networks.build import check_clips_fit
+from model.networks.build import check_clips_fit, check_width
 from model.training import checkpoint, curriculum
 from model.training.distributed import NoDevice, Ranks, joined
 from model.training.learner import Learner, make_learner, train_step
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if ranks.world_size > 1:
                 who = f"train.py, rank {ranks.rank}"
             train(prepare(args, ranks, held), stop)
-    except (Stop, NothingUsable, NoDevice, LoaderStopped, OSError) as error:
+    except (Stop, NothingUsable, NoDevice, LoaderStopped, OSError, MemoryError) as error:
         print(printable_lines(f"{who}: {error}"), file=sys.stderr)
         if isinstance(error, Stop):
             return error.code
@@ -122,6 +122,7 @@ def prepare(args: Namespace, ranks: Ranks, held: ExitStack) -> Run:
     with beginning(ranks):
         found = find_checkpoint(args) if ranks.first else None
         precision = choose(args.precision, ranks.device)
+        check_width(args.model, args.width)
         check_clips_fit(args.model, args.clip_len, args.size)
     path, saved = ranks.share(found)
     for first in (True, False):  # the others find the index that the first has made

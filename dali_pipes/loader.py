@@ -104,10 +104,10 @@ class ClipLoader:
         stall_seconds: float = 300.0,
         on_skip: Callable[[Skip], None] | None = None,
     ) -> None:
-        if min(batch_size, prefetch, decode_threads) < 1 or num_workers < 0:
+        if min(batch_size, prefetch, decode_threads) < 1 or not 0 <= num_workers <= MOST_WORKERS:
             raise ValueError(
-                "batch_size, prefetch and decode_threads must be at least 1 and num_workers at "
-                f"least 0, got {batch_size}, {prefetch}, {decode_threads} and {num_workers}"
+                "batch_size, prefetch and decode_threads must be at least 1 and num_workers lie in "
+                f"0..{MOST_WORKERS}, got {batch_size}, {prefetch}, {decode_threads}, {num_workers}"
             )
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in 0..{world_size - 1}, got {rank}")
@@ -153,6 +153,12 @@ class ClipLoader:
             stall_seconds,
         )
         self._examine()
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if self._feed.bytes_ahead > memory:
+            raise ValueError(
+                f"batches of {batch_size} clips under way take {self._feed.bytes_ahead >> 30} GiB, "
+                f"the machine has {memory >> 30}; lower batch_size (--bs) or prefetch"
+            )
 
     @property
     def paths(self) -> Sequence[str]:
@@ -345,6 +351,7 @@ class ClipLoader:
 
 
 _SHOWN_SKIPS = 20
+MOST_WORKERS = 1024
 
 
 def items_of(source: Source) -> str:

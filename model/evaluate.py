@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from dali_pipes.decoding.opening import BadVideo
+from dali_pipes.pipelines.running import LoaderStopped
 from dali_pipes.prepare.work import BadInput
 from dali_pipes.sources import open_source
 from dali_pipes.terminal import accept_all_names, printable_lines
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             files = report.write(outcome, args.out, strip)
     except (ValueError, BadVideo, BadInput) as error:
         return ended(2, error)
-    except OSError as error:
+    except (LoaderStopped, OSError, MemoryError) as error:
         return ended(1, error)
     except NotFinite as error:
         return ended(1, f"{network.words}: {error}")

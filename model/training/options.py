@@ -86,11 +86,11 @@ def _parser(add_flow: AddFlow) -> argparse.ArgumentParser:
         help="clips of each video in an epoch")
     group.add_argument("--val_fraction", type=share, default=0.0, metavar="SHARE",
         help="share of the videos held out to measure accuracy on, 0 to below 1")
-    group.add_argument("--num_workers", type=whole(0), default=2, metavar="N",
+    group.add_argument("--num_workers", type=whole(0, 1024), default=2, metavar="N",
         help="decoding processes of each training process; 0 decodes in that itself")
     group.add_argument("--prefetch", type=whole(1), default=2, metavar="BATCHES",
         help="batches to prepare ahead: more take memory and bridge longer stalls")
-    group.add_argument("--decode_threads", type=whole(1), default=8, metavar="N",
+    group.add_argument("--decode_threads", type=whole(1, 1024), default=8, metavar="N",
         help="threads of each training process that drive the GPU's decoders of video and JPEG")
     group.add_argument("--on-bad-file", choices=("skip", "stop"), default="skip",
         help="leave a bad file out and report it, or end the run")
@@ -128,14 +128,14 @@ def _parser(add_flow: AddFlow) -> argparse.ArgumentParser:
         help="weight decay")
     group.add_argument("--step_s", type=whole(1), default=6, metavar="EPOCHS",
         help="epochs from one fall of the learning rate to the next")
-    group.add_argument("--gamma", type=positive, default=0.1, metavar="FACTOR",
+    group.add_argument("--gamma", type=part, default=0.1, metavar="FACTOR",
         help="what the learning rate is multiplied by at each fall")
     group.add_argument("--epoch_num", type=whole(1), default=18, metavar="EPOCHS",
         help="length of the training")
     group.add_argument("--steps", type=whole(1), metavar="N",
         help="end after N optimiser steps in all, counted from the first start; replaces "
         "--epoch_num")
-    group.add_argument("--seed", type=whole(0), default=0, metavar="N",
+    group.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, metavar="N",
         help="decides weights, order, crops and flips")
 
     group = parser.add_argument_group("machine")
