@@ -13,8 +13,8 @@ not allow it; 1: it went wrong on the way. --resume continues in each case.
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,20 @@ from numpy import ndarray
 from torch import Tensor
 
 from dali_pipes import ClipBatch, ClipLoader
-from dali_pipes.decoding.opening import BadVideo
+from dali_pipes.decoding.opening import BadVideo, printable
 from dali_pipes.flow import add_flow_argument
-from dali_pipes.loader import NothingUsable
+from dali_pipes.loader import NothingUsable, items_of
 from dali_pipes.lock import locked
 from dali_pipes.pipelines.running import LoaderStopped
 from dali_pipes.sources import open_source, split
+from dali_pipes.terminal import accept_all_names, printable_lines
 from kernels.labels.difficulty import motion_confidence
 from kernels.labels.schema import NAMES
-from model.networks.build import check_clips_fit
+from model.networks.build import check_clips_fit, check_width
 from model.training import checkpoint, curriculum
 from model.training.distributed import NoDevice, Ranks, joined
 from model.training.learner import Learner, make_learner, train_step
-from model.training.options import parse, plain
+from model.training.options import common, parse, plain
 from model.training.precision import choose
 from model.training.report import Report, Step, new_run
 from model.training.restore import generator_states
@@ -45,6 +46,7 @@ from model.training.signals import next_batch, stop_requests
 from model.training.validation import accuracy_and_chance, label_counts, once_each
 
 BAD_STEPS = 5  # so many in a row without a finite loss and gradient end the run
+ADVICE = "resume with --precision float32, or start anew with a lower --lr"
 PICTURE_SECONDS = 300  # between two pictures of a labelled clip
 
 
@@ -72,6 +74,7 @@ class Run(Learner):
     pictured_at: float = -float("inf")
     bad_steps: int = 0  # in a row
     slots_unused: int = 0  # in a row
+    told_unmeasured: bool = False
 
     @property
     def progress(self) -> float:
@@ -89,6 +92,7 @@ class Run(Learner):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    accept_all_names()
     args = parse(add_flow_argument, argv)
     who = "train.py"
     try:
@@ -96,8 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if ranks.world_size > 1:
                 who = f"train.py, rank {ranks.rank}"
             train(prepare(args, ranks, held), stop)
-    except (Stop, NothingUsable, NoDevice, LoaderStopped, OSError) as error:
-        print(f"{who}: {error}", file=sys.stderr)
+    except (Stop, NothingUsable, NoDevice, LoaderStopped, OSError, MemoryError) as error:
+        print(printable_lines(f"{who}: {error}"), file=sys.stderr)
         if isinstance(error, Stop):
             return error.code
         return 2 if isinstance(error, NothingUsable | NoDevice) else 1
@@ -114,64 +118,86 @@ def prepare(args: Namespace, ranks: Ranks, held: ExitStack) -> Run:
     """
     torch.backends.cudnn.benchmark = True
     skips: list[dict[str, Any]] = []
-    try:
-        path, saved = ranks.share(find_checkpoint(args) if ranks.first else None)
+    check_same(ranks, common(args) | {"the device": ranks.device.type})
+    with beginning(ranks):
+        found = find_checkpoint(args) if ranks.first else None
         precision = choose(args.precision, ranks.device)
+        check_width(args.model, args.width)
         check_clips_fit(args.model, args.clip_len, args.size)
-        with ranks.first_goes_first():  # the others find the index that the first has made
-            loader, held_out = make_loaders(args, ranks, skips)
-        if saved:
-            loader.load_state_dict(saved["loader"])
-    except (ValueError, OSError, BadVideo) as error:
-        raise Stop(error, 2) from error
+    path, saved = ranks.share(found)
+    for first in (True, False):  # the others find the index that the first has made
+        with beginning(ranks):
+            if ranks.first is first:
+                loader, held_out, held_items = make_loaders(args, ranks, skips)
+                if saved:
+                    loader.load_state_dict(saved["loader"])
+    stream = loader.state_dict()["stream"]
+    check_same(ranks, stream | {"held-out items": held_items, "the precision": precision.name})
 
     learner = make_learner(args, ranks, precision)
     step = saved["step"] if saved else 0
     clips = args.epoch_num * loader.clips_per_epoch
     total = args.steps or -(-clips // (args.bs * ranks.world_size))
-    name = run_of(path, args.model_save_dir) or ranks.share(
-        ranks.first and new_run(args.log_dir, args.model_save_dir, args.model)
-    )
-    own(args.model_save_dir / name, ranks, held)
     names = [NAMES[column] for column in learner.net.heads.columns]
+    report = Report(None, names, step + 1, total)
+    name = run_of(path, args.model_save_dir)
+    with beginning(ranks):
+        if ranks.first:
+            name = name or new_run(args.log_dir, args.model_save_dir, args.model)
+            held.enter_context(locked(args.model_save_dir / name / ".lock", "training"))
+            weights = sum(p.nbytes for p in learner.net.parameters())
+            checkpoint.check_room(args.model_save_dir / name, 2 * weights)  # and their momentum
+            report = Report(args.log_dir / name, names, step + 1, total)
     run = Run(
         **vars(learner),
         args=args,
         loader=loader,
         held_out=held_out,
-        report=Report(args.log_dir / name if ranks.first else None, names, step + 1, total),
-        folder=args.model_save_dir / name,
+        report=report,
+        folder=args.model_save_dir / ranks.share(name),
         skips=skips,
         step=step,
         saved=path,
     )
-    if saved:
-        try:
+    with beginning(ranks):
+        if saved:
             run.restore(saved, path)
-        except ValueError as error:
-            raise Stop(error, 2) from error
     run.report.say(f"training {ranks.world_size} process(es) on {ranks.device} ({ranks.why})")
     run.report.say(f"network  {args.model}, width {args.width:g}, {learner.words}")
     run.report.say(loader.describe())
+    if args.val_fraction and all(ranks.gather(held_out is None)):
+        unmeasured(run)
     return run
 
 
-def own(folder: Path, ranks: Ranks, held: ExitStack) -> None:
-    """Keep others from going on with the same run. Raises Stop, on all processes, if one does."""
-    taken = None
-    if ranks.first:
-        try:
-            held.enter_context(locked(folder / ".lock", "training"))
-        except (ValueError, OSError) as error:
-            taken = str(error)
-    if taken := ranks.share(taken):
-        raise Stop(taken, 2)
+@contextmanager
+def beginning(ranks: Ranks) -> Iterator[None]:
+    """What fails in the block on one process ends all of them: raises Stop, exit code 2. Processes
+    must not exchange anything in it."""
+    failure = None
+    try:
+        yield
+    except (Stop, ValueError, OSError, BadVideo) as error:
+        failure = str(error)
+    failures = ranks.gather(failure)
+    if failure is not None:
+        raise Stop(failure, 2)
+    for rank, failure in enumerate(failures):
+        if failure is not None:
+            raise Stop(f"rank {rank} cannot begin: {failure}", 2)
+
+
+def check_same(ranks: Ranks, facts: dict[str, str]) -> None:
+    """Raise Stop, on all processes, unless the facts are the same on all."""
+    if different := ranks.differences(facts):
+        raise Stop(f"{different}; give all processes the same data and flags", 2)
 
 
 def make_loaders(
     args: Namespace, ranks: Ranks, skips: list[dict[str, Any]]
-) -> tuple[ClipLoader, ClipLoader | None]:
-    """The clips to train on, and this process's share of those held out to measure accuracy on."""
+) -> tuple[ClipLoader, ClipLoader | None, str]:
+    """The clips to train on; this process's share of those held out to measure accuracy on, if any
+    can be used; and what all of these are."""
 
     def on_skip(skip: Any) -> None:
         if args.on_bad_file == "stop":
@@ -184,15 +210,18 @@ def make_loaders(
     common |= {"device": ranks.device, "on_skip": on_skip}
     prefixes = (args.rgb_prefix, args.flow_x_prefix, args.flow_y_prefix)
     source = open_source(args.videos, args.data_list, *prefixes, args.reels)
-    held_out = None
+    held_out, held_items = None, "none"
     if args.val_fraction:
         source, held = split(source, args.val_fraction, args.seed)
+        held_items = items_of(held)
         share = range(ranks.rank, len(held), ranks.world_size)
         if share:
-            held_out = ClipLoader(held.subset(share), sampling="even", num_workers=1, **common)
+            with suppress(NothingUsable):  # its videos are named
+                held_out = ClipLoader(held.subset(share), sampling="even", num_workers=1, **common)
     common |= {"rank": ranks.rank, "world_size": ranks.world_size}
     common |= {name: getattr(args, name) for name in ("num_workers", "prefetch", "decode_threads")}
-    return ClipLoader(source, clips_per_video=args.clips_per_video, **common), held_out
+    loader = ClipLoader(source, clips_per_video=args.clips_per_video, **common)
+    return loader, held_out, held_items
 
 
 def train(run: Run, stop: list[str]) -> None:
@@ -270,9 +299,14 @@ def agree(run: Run, loaded: Loaded, stop: list[str]) -> Agreed:
     votes = torch.tensor([clips, not clips, overdue, bool(stop), len(run.skips)])
     clips, without_clips, save_now, stop_now, skips = run.ranks.sum(votes).tolist()
     if skips:
-        run.report.skipped(skip for several in run.ranks.gather(run.skips) for skip in several)
-        run.skips.clear()
+        name_skipped(run)
     return Agreed(clips, without_clips > 0, save_now > 0, stop_now > 0)
+
+
+def name_skipped(run: Run) -> None:
+    """Write down the files that the loaders of all processes left out."""
+    run.report.skipped(skip for several in run.ranks.gather(run.skips) for skip in several)
+    run.skips.clear()
 
 
 def leave_out(run: Run) -> None:
@@ -310,22 +344,40 @@ def report_bad_step(run: Run, batch: ClipBatch) -> None:
     """Name the clips of a step that was not taken. Raises Stop after a few in a row."""
     run.bad_steps += 1
     starts = zip(batch.video.tolist(), batch.start.tolist(), strict=True)
-    named = [f"{run.loader.paths[video]} from frame {start}" for video, start in starts]
+    named = [f"{printable(run.loader.paths[video])} from frame {start}" for video, start in starts]
     clips = ", ".join(clip for several in run.ranks.gather(named) for clip in several)
     run.report.say(f"loss or gradient not finite, step left out; its clips: {clips}")
     if run.bad_steps == BAD_STEPS:
-        advice = "resume with --precision float32, or start anew with a lower --lr"
-        raise Stop(f"{BAD_STEPS} steps in a row without a finite loss and gradient; {advice}", 1)
+        raise Stop(f"{BAD_STEPS} steps in a row without a finite loss and gradient; {ADVICE}", 1)
 
 
 def validate(run: Run, stop: list[str]) -> None:
     """Accuracy of each label on the held-out videos of all processes, beside chance."""
-    clips = once_each(run.held_out, stop) if run.held_out else ()
-    counts = label_counts(run.net, clips, run.precision)
-    accuracy, chance = accuracy_and_chance(*(run.ranks.sum(count) for count in counts))
+    counts = label_counts(run.net, held_out_clips(run, stop), run.precision)
+    hits, occurred = (run.ranks.sum(count) for count in counts)
+    name_skipped(run)
     if run.ranks.sum(torch.tensor(bool(stop), dtype=torch.int64)):
         return  # not all clips were seen
-    run.report.validation(accuracy, chance, run.step)
+    if occurred.any():
+        run.report.validation(*accuracy_and_chance(hits, occurred), run.step)
+    else:
+        unmeasured(run)
+
+
+def held_out_clips(run: Run, stop: list[str]) -> Iterator[tuple[Tensor, Tensor]]:
+    """(frames, labels) of this process's held-out videos, as far as they can be used."""
+    if run.held_out:
+        try:
+            yield from once_each(run.held_out, stop)
+        except NothingUsable:  # its videos are named
+            run.held_out = None
+
+
+def unmeasured(run: Run) -> None:
+    """Say, once, that there is no accuracy."""
+    if not run.told_unmeasured:
+        run.report.say("no held-out video can be used, each is named: nothing is measured on them")
+    run.told_unmeasured = True
 
 
 def picture(run: Run, batch: ClipBatch, predicted: Tensor) -> ndarray:
@@ -352,6 +404,8 @@ def save(run: Run, position: dict[str, Any]) -> None:
         run.saved = checkpoint.save(run.folder, state, run.step, run.args.max_save_num)
     except OSError as error:
         raise Stop(f"no checkpoint written: {error}; the last one is {run.saved}", 1) from error
+    except checkpoint.NotFinite as error:
+        raise Stop(f"{error}; {ADVICE}; the last checkpoint is {run.saved}", 1) from error
 
 
 if __name__ == "__main__":

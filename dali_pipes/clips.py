@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from kernels.labels.schema import Rule, check_domain, flow_fields
 
+MOST = 4096  # frames of a clip, and pixels of a side
+
 
 @dataclass(frozen=True)
 class ClipSpec:
@@ -42,11 +44,16 @@ class ClipSpec:
                 f"a crop of {self.size}x{self.size} does not fit in frames resized to "
                 f"{height}x{width}; raise resize or lower size"
             )
-        for name in ("stride", "clips_per_video"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
+        for name, least, most in (
+            *((name, 1, MOST) for name in ("clip_len", "stride", "size")),
+            ("clips_per_video", 1, 2**20),
+            ("seed", 0, 2**64 - 1),
+        ):
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must lie in {least}..{most}, got {getattr(self, name)}")
+        if max(self.resize) > MOST:
+            height, width = self.resize
+            raise ValueError(f"frames of {height}x{width} are too large; {MOST} a side at most")
 
     @property
     def flow_fields(self) -> int:

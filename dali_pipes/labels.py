@@ -13,15 +13,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.decoding.opening import printable
 from dali_pipes.flow import add_flow_argument
+from dali_pipes.pipelines.running import LoaderStopped
 from dali_pipes.prepare.store import write_whole
 from dali_pipes.prepare.work import height_width
+from dali_pipes.terminal import accept_all_names, printable_lines
 from kernels.labels.schema import NAMES, RULES
 
 if TYPE_CHECKING:
@@ -42,30 +44,58 @@ class Table:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
+    accept_all_names()
     args = _parser().parse_args(argv)
-    if args.out.suffix not in SUFFIXES:
-        print(f"--out must end in {' or '.join(SUFFIXES)}, got {args.out}", file=sys.stderr)
-        return 2
     try:
-        if args.out.suffix == ".parquet":
-            import pyarrow  # noqa: F401
+        return _write(args)
+    except KeyboardInterrupt:
+        return _ended(130, "interrupted; nothing written")
+
+
+def _write(args: argparse.Namespace) -> int:
+    try:
+        _check_out(args.out)
         loader = _loader(args)
+    except (ValueError, OSError) as error:
+        return _ended(2, error)
+    try:
         table = export(loader, args.dir)
-    except ModuleNotFoundError as error:
-        print(f"{error}; for .parquet: pip install pyarrow, or choose .npz", file=sys.stderr)
-        return 2
+        write_whole(args.out, _npz(table) if args.out.suffix == ".npz" else _parquet(table))
     except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(args.out, _npz(table) if args.out.suffix == ".npz" else _parquet(table))
+        return _ended(2, error)
+    except (LoaderStopped, OSError) as error:
+        return _ended(1, error)
     left_out = len(loader.skipped)
-    print(f"{args.out}: labels of {len(table.video)} clips of {len(set(table.video))} videos")
+    written = f"{args.out}: labels of {len(table.video)} clips of {len(set(table.video))} videos"
+    print(printable_lines(written))
     if left_out:
         print(f"{left_out} left out:")
     for skip in loader.skipped:
         print(f"  {skip}")
     return 1 if left_out else 0
+
+
+def _ended(code: int, why: object) -> int:
+    """Say why nothing is written; the exit status."""
+    print(printable_lines(why), file=sys.stderr)
+    return code
+
+
+def _check_out(out: Path) -> None:
+    """Raise ValueError or OSError if the file cannot be written, before work goes into it."""
+    if out.suffix not in SUFFIXES:
+        raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {out}")
+    if out.suffix == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"{error}; for .parquet: pip install pyarrow, or choose .npz"
+            ) from error
+    if out.is_dir():
+        raise ValueError(f"--out {out}: is a folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    TemporaryFile(dir=out.parent).close()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -130,7 +160,7 @@ def export(loader: "ClipLoader", root: Path) -> Table:
     """The labels of one epoch of a loader that samples evenly; each clip once."""
     from tqdm import tqdm
 
-    print(loader.describe(), file=sys.stderr)
+    print(printable_lines(loader.describe()), file=sys.stderr)
     rows: dict[tuple[int, int], NDArray[np.int64]] = {}  # by video and start
     with tqdm(total=loader.clips_per_epoch, unit="clip", disable=None) as bar:
         for batch in loader:
@@ -173,7 +203,8 @@ def _parquet(table: Table) -> bytes:
     from pyarrow import parquet
 
     columns: dict[str, Any] = {
-        "video": [printable(name) for name in table.video],  # has to be UTF-8
+        # Has to be UTF-8.
+        "video": [os.fsencode(name).decode("utf-8", "backslashreplace") for name in table.video],
         "start": table.start,
         **{name: table.labels[:, n] for n, name in enumerate(NAMES)},
     }

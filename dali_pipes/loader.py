@@ -104,10 +104,10 @@ class ClipLoader:
         stall_seconds: float = 300.0,
         on_skip: Callable[[Skip], None] | None = None,
     ) -> None:
-        if min(batch_size, prefetch, decode_threads) < 1 or num_workers < 0:
+        if min(batch_size, prefetch, decode_threads) < 1 or not 0 <= num_workers <= MOST_WORKERS:
             raise ValueError(
-                "batch_size, prefetch and decode_threads must be at least 1 and num_workers at "
-                f"least 0, got {batch_size}, {prefetch}, {decode_threads} and {num_workers}"
+                "batch_size, prefetch and decode_threads must be at least 1 and num_workers lie in "
+                f"0..{MOST_WORKERS}, got {batch_size}, {prefetch}, {decode_threads}, {num_workers}"
             )
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in 0..{world_size - 1}, got {rank}")
@@ -153,6 +153,12 @@ class ClipLoader:
             stall_seconds,
         )
         self._examine()
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if self._feed.bytes_ahead > memory:
+            raise ValueError(
+                f"batches of {batch_size} clips under way take {self._feed.bytes_ahead >> 30} GiB, "
+                f"the machine has {memory >> 30}; lower batch_size (--bs) or prefetch"
+            )
 
     @property
     def paths(self) -> Sequence[str]:
@@ -306,13 +312,10 @@ class ClipLoader:
 
     def _stream(self) -> dict[str, Any]:
         """What decides which clips there are and in which order."""
-        names = "\n".join("/".join(path.split("/")[-2:]) for path in self.source.paths)
-        items = blake2b(os.fsencode(names), digest_size=8)
-        items.update(self.source.starts.tobytes())
         spec = {name: str(value) for name, value in asdict(self.spec).items()}
         made_as = self.source.manifest.flow if isinstance(self.source, Reels) else "stored"
         flow = self.flow if self.flow != "stored" else made_as
-        return {**spec, "items": f"{len(self.source)} ({items.hexdigest()})", "flow": flow}
+        return {**spec, "items": items_of(self.source), "flow": flow}
 
     def _examine(self) -> None:
         """Report what is known to be bad or too short; raise if nothing is left."""
@@ -350,6 +353,15 @@ class ClipLoader:
 
 
 _SHOWN_SKIPS = 20
+MOST_WORKERS = 1024
+
+
+def items_of(source: Source) -> str:
+    """How many items, and a digest of which and in what order, wherever their folder lies."""
+    names = "\n".join("/".join(path.split("/")[-2:]) for path in source.paths)
+    items = blake2b(os.fsencode(names), digest_size=8)
+    items.update(source.starts.tobytes())
+    return f"{len(source)} ({items.hexdigest()})"
 
 
 def _device(device: torch.device | str | None) -> tuple[torch.device, str]:
@@ -361,7 +373,10 @@ def _device(device: torch.device | str | None) -> tuple[torch.device, str]:
         if not torch.cuda.is_available():
             return torch.device("cpu"), "no NVIDIA GPU found"
         device = torch.device("cuda", torch.cuda.current_device())
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device {device!r} is none of cpu, cuda, cuda:N") from None
     if device.type == "cpu":
         return device, ""
     if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():

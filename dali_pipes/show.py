@@ -19,6 +19,7 @@ from dali_pipes.drawing.page import Image
 from dali_pipes.drawing.picture import clip_picture
 from dali_pipes.flow import COMPUTED, add_flow_argument, fast_flow, flow_size, tvl1_flow
 from dali_pipes.sources import Reels, open_video
+from dali_pipes.terminal import accept_all_names, printable_lines
 from kernels.flow import code as flow_code
 from kernels.labels.schema import RULES, Rule
 
@@ -41,14 +42,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         "of a video file: tvl1, as published, some seconds a clip, or tvl1-fast, what training on "
         "a CPU computes; reels have theirs",
     )  # fmt: skip
+    accept_all_names()
     args = parser.parse_args(argv)
     try:
+        if not cv2.haveImageWriter(f"picture{args.out.suffix}"):
+            raise ValueError(f"--out {args.out}: must end in .png, .jpg or the like")
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         picture = _picture_of(args.video, args.start, args.rule, args.flow)
-    except (BadVideo, ValueError) as error:
-        print(error, file=sys.stderr)
+        args.out.write_bytes(cv2.imencode(args.out.suffix, picture[..., ::-1])[1].tobytes())
+    except (BadVideo, ValueError, OSError) as error:
+        print(printable_lines(error), file=sys.stderr)
         return 2
-    cv2.imwrite(str(args.out), picture[..., ::-1])
-    print(args.out)
+    except KeyboardInterrupt:
+        print("interrupted; no picture written", file=sys.stderr)
+        return 130
+    print(printable_lines(args.out))
     return 0
 
 
@@ -64,6 +72,11 @@ def _picture_of(video: Path, start: int | None, rule: Rule, flow: str) -> Image:
     frames_in_video = source.probe(0).frames if in_reels else picture_count(video)
     if start is None:
         start = start_frame(0.5, frames_in_video, spec.needs)
+    if not 0 <= start <= frames_in_video - spec.needs:
+        reason = (
+            f"has {frames_in_video} frames, none of its clips of {spec.needs} begins at {start}"
+        )
+        raise BadVideo(video, "decode", reason)
     numbers = range(start, start + spec.needs)
     frames, native = source.read_clip(0, numbers, spec.resize)
     if isinstance(source, Reels):

@@ -2,7 +2,7 @@
 
 python -m model.evaluate retrieval --checkpoint CKPT --videos DIR --out OUT
 
-Exit code 0: done; 2: flags or input do not allow it.
+Exit code 0: done; 2: flags or input do not allow it; 1: it went wrong on the way.
 """
 
 import sys
@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from dali_pipes.decoding.opening import BadVideo
+from dali_pipes.pipelines.running import LoaderStopped
 from dali_pipes.prepare.work import BadInput
 from dali_pipes.sources import open_source
+from dali_pipes.terminal import accept_all_names, printable_lines
 from model.evaluation import report
 from model.evaluation.classify import Scores, confusion, linear_probe, score
 from model.evaluation.features import cache_key
@@ -38,12 +40,20 @@ from model.evaluation.videos import (
     strip,
 )
 from model.evaluation.work import Work
+from model.training.checkpoint import NotFinite, check_room
 from model.training.distributed import joined
 from model.training.precision import choose
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    accept_all_names()
     args = parse(argv)
+    try:
+        for folder in (args.out, args.cache):
+            folder.mkdir(parents=True, exist_ok=True)
+            check_room(folder, 2**20)
+    except OSError as error:
+        return ended(2, error)
     try:
         network = load(args.checkpoint, args.model, args.width, args.seed)
         for name, fallback in CLIP_DEFAULTS.items():  # the clips that the network was trained on
@@ -55,13 +65,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             work = Work(args, network, ranks.device, choose(args.precision, ranks.device))
             outcome = TASKS[args.task](work)
             files = report.write(outcome, args.out, strip)
-    except (ValueError, OSError, BadVideo, BadInput) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 2
+    except (ValueError, BadVideo, BadInput) as error:
+        return ended(2, error)
+    except (LoaderStopped, OSError, MemoryError) as error:
+        return ended(1, error)
+    except NotFinite as error:
+        return ended(1, f"{network.words}: {error}")
+    except KeyboardInterrupt:
+        return ended(130, "interrupted; the same command goes on where it was")
     print(report.text(outcome))
     for file in files:
         print(file)
     return 0
+
+
+def ended(code: int, why: object) -> int:
+    """Say why nothing came of it; the exit code."""
+    print(printable_lines(f"evaluate: {why}"), file=sys.stderr)
+    return code
 
 
 # Tasks

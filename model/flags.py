@@ -35,13 +35,13 @@ def _number(kind: type, accept: Callable[[Any], bool], words: str) -> Callable[[
     return read
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """Whole numbers from `least` on."""
-    return _number(int, lambda n: n >= least, f"a whole number of {least} or more")
+def whole(least: int, most: int = 10**9) -> Callable[[str], int]:
+    """Whole numbers in a range; beyond it they are a mistake."""
+    return _number(int, lambda n: least <= n <= most, f"a whole number from {least} to {most}")
 
 
-positive = _number(float, lambda x: 0 < x < float("inf"), "a number above 0")
-not_negative = _number(float, lambda x: 0 <= x < float("inf"), "a number of 0 or more")
+positive = _number(float, lambda x: 0 < x <= 1e9, "a number above 0, up to 1e9")
+not_negative = _number(float, lambda x: 0 <= x <= 1e9, "a number from 0 to 1e9")
 share = _number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
 part = _number(float, lambda x: 0 < x <= 1, "a number above 0, up to 1")
 

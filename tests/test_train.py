@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,13 @@ from tensorboard.summary.writer import event_file_writer
 
 import train
 from dali_pipes.decoding.opening import BadVideo
-from dali_pipes.sources import Synthetic
+from dali_pipes.sources import Synthetic, split
 from kernels.labels.difficulty import motion_confidence
 from kernels.labels.schema import NAMES
+from model.networks.build import statistics_net
 from model.networks.heads import StatisticsNet
 from model.training import learner
+from model.training.options import parse
 
 ROOT = Path(__file__).parent.parent
 SMALL = "--width 0.05 --clip_len 8 --size 32 --resize 36x48 --num_workers 0 --precision float32"
@@ -344,6 +347,48 @@ def test_held_out_videos_are_measured_beside_chance(run: Train, tmp_path: Path) 
     assert all(round(value * 3, 4) in (1, 2, 3) for value in values)  # of three held-out videos
 
 
+@dataclass(frozen=True)
+class SomeBad(Synthetic):
+    """Synthetic videos of which some fail in a stage."""
+
+    bad: tuple[str, ...] = ()
+    stage: str = ""
+
+    def fail(self, item: int, stage: str) -> None:
+        if self.paths[item] in self.bad and self.stage == stage:
+            raise BadVideo(self.paths[item], stage, "it is broken")
+
+    def probe(self, item):  # type: ignore[no-untyped-def]
+        self.fail(item, "open")
+        return super().probe(item)
+
+    def read_clip(self, item, numbers, resize):  # type: ignore[no-untyped-def]
+        self.fail(item, "decode")
+        return super().read_clip(item, numbers, resize)
+
+
+@pytest.mark.parametrize("stage", ["open", "decode"])
+def test_held_out_videos_that_are_all_bad_are_named_and_training_goes_on(
+    run: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stage: str,
+) -> None:
+    source = SomeBad.make(6, 16, (48, 64))
+    held_out = split(source, 0.4, 0)[1].paths
+    source = replace(source, bad=tuple(held_out), stage=stage)
+    monkeypatch.setattr(train, "open_source", lambda *_: source)
+    assert run("--epoch_num 2 --bs 4 --val_fraction 0.4") == 0
+    out = capsys.readouterr().out
+    assert out.count("no held-out video can be used, each is named: nothing is measured") == 1
+    assert [out.count(f"skipped: {path}: it is broken ({stage})") for path in held_out] == [1, 1]
+    assert not any(tag.startswith("val_") for tag in events(tmp_path / "a").Tags()["scalars"])
+    (file,) = (tmp_path / "a").rglob("skipped.jsonl")
+    assert {json.loads(line)["path"] for line in file.open()} == set(held_out)
+    assert len(losses(tmp_path / "a")) == 2
+
+
 def test_a_signal_saves_and_ends_cleanly(
     run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -381,9 +426,113 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(
     assert checkpoints(tmp_path / "a") == ["step_00000002.pt"]
 
 
+def test_events_that_cannot_be_written_end_no_training(
+    run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    original, written = event_file_writer.RecordWriter.write, []
+
+    def write(self: object, data: bytes) -> None:
+        written.append(data)
+        if len(written) > 40:  # in the second step
+            raise OSError(28, "No space left on device")
+        original(self, data)
+
+    monkeypatch.setattr(event_file_writer.RecordWriter, "write", write)
+    assert run("--bs 2 --steps 4 --save_minutes 0 --max_save_num 9") == 0
+    assert len(checkpoints(tmp_path / "a")) == 4
+    out, err = capfd.readouterr()
+    assert out.count("events cannot be written (No space left on device); training goes on") == 1
+    assert err == ""
+    assert len(losses(tmp_path / "a")) < 4
+
+
+def test_a_list_of_skipped_files_that_cannot_be_written_ends_no_training(
+    run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = OneBad.make(6, 16, (48, 64))
+    monkeypatch.setattr(train, "open_source", lambda *_: source)
+    real = train.load
+
+    def load(*arguments: object) -> object:
+        (file,) = (tmp_path / "a").rglob("skipped.jsonl")
+        if file.is_file():
+            file.unlink()
+            file.mkdir()
+        return real(*arguments)
+
+    monkeypatch.setattr(train, "load", load)
+    assert run("--bs 6 --steps 2") == 0
+    out = capsys.readouterr().out
+    assert out.count("skipped.jsonl: cannot be written (Is a directory)") == 1
+    assert out.count(f"skipped: {source.paths[2]}: it is broken") == 1
+
+
+@pytest.mark.parametrize("flag", ["--model_save_dir", "--log_dir"])
+def test_where_nothing_can_be_written_is_told_before_training(
+    flag: str, run: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert run(f"--steps 1 {flag} {tmp_path / 'file' / 'folder'}") == 2
+    out, err = capsys.readouterr()
+    assert "step 1/" not in out
+    assert f"{tmp_path / 'file'}" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("full", ["saved", "logs"])
+def test_a_disk_without_room_is_told_before_training(
+    full: str,
+    run: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = []
+
+    def allocate(descriptor: int, start: int, size: int) -> None:
+        asked.append(size)
+        if f"/{full}/" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", allocate)
+    assert run("--steps 1") == 2
+    out, err = capsys.readouterr()
+    assert "step 1/" not in out
+    assert f"No space left on device for {asked[-1]} bytes: '{tmp_path / 'a' / full}" in err
+    assert err.count("\n") == 1
+    monkeypatch.undo()
+    if full == "saved":  # weights and their momentum
+        assert asked == [2 * sum(weight.nbytes for weight in small_network().parameters())]
+
+
+def small_network() -> torch.nn.Module:
+    args = parse(lambda _: None, f"--videos v {SMALL}".split())
+    return statistics_net("c3d", args.width, args.head, args.motion_flag, args.app_flag, 8)
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = train.train_step
+
+    def step(state: train.Run, *arguments: object) -> object:
+        result = real(state, *arguments)
+        if state.step == 1:
+            next(state.net.parameters()).data[0] = torch.inf
+        return result
+
+    monkeypatch.setattr(train, "train_step", step)
+    assert run("--steps 3 --bs 2 --save_minutes 0") == 1
+    error = capsys.readouterr().err
+    assert "net.backbone.conv1.0.weight has numbers that are not finite; resume with" in error
+    assert error.count("\n") == 1
+    assert checkpoints(tmp_path / "a") == ["step_00000001.pt"]
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
+        ("--videos {empty} --width 1e9", "a c3d of width 1e+09 does not fit in memory"),
         ("--videos /no/such/folder", "/no/such/folder: no such folder"),
         ("--videos {empty}", "{empty}: no video files in it"),
         ("--rgb_prefix {empty} --flow_x_prefix {empty}", "both flow_x_prefix and flow_y_prefix"),

@@ -36,6 +36,7 @@ class Page:
 
     def text(self, left: float, middle: float, words: str, **style: object) -> None:
         style = {"va": "center", "ha": "left", "color": INK, "size": 11} | style
+        style |= {"parse_math": False}  # a name may have $ in it
         self.figure.text(left / WIDTH, 1 - middle / self.height, words, **style)  # type: ignore[arg-type]
 
     def box(self, left: float, top: float, width: float, height: float, **style: object) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from dali_pipes.decoding.opening import printable
 from dali_pipes.drawing.clip import LabelledClip
 from dali_pipes.drawing.page import FAINT, GAP, GUTTER, MARGIN, PANEL, WIDTH, Image, Page
 from dali_pipes.drawing.panels import panels
@@ -34,7 +35,7 @@ def clip_picture(
     figure = Figure(figsize=(WIDTH / 100, height / 100), dpi=100, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     page = Page(figure, height)
-    page.text(MARGIN, 34, title or "a labelled clip", size=17, weight="bold")
+    page.text(MARGIN, 34, printable(title or "a labelled clip"), size=17, weight="bold")
     page.text(
         MARGIN,
         62,

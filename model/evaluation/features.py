@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.networks.backbone import Backbone
+from model.training.checkpoint import NotFinite
 from model.training.precision import Precision
 
 Table = dict[str, NDArray[np.float32]]
+LARGEST = 1e16  # sums of squares of features below it are float32
 
 
 class Batch(Protocol):
@@ -45,7 +47,8 @@ def extract(
 
     def describe(frames: Tensor) -> Table:
         with torch.no_grad(), precision.autocast():
-            return _describe(backbone, frames)
+            described = _describe(backbone, frames)
+        return check_finite(described, "take --precision float32, or another checkpoint")
 
     for video, clips in by_video(batches, describe, clips_per_video):
         row = {name: np.nanmean(values, axis=0) for name, values in clips.items()}
@@ -73,6 +76,17 @@ def by_video(
             clips.append({name: values[n] for name, values in described.items()})
     if clips:
         yield current, _stacked(clips, clips_per_video)
+
+
+def check_finite(described: Table, advice: str) -> Table:
+    """The same, if it can be compared, and no clip that is there looks like a missing one. Raises
+    NotFinite."""
+    for name, values in described.items():
+        if not (np.abs(values) < LARGEST).all():
+            raise NotFinite(
+                f"{name} of a clip has numbers that are not finite, or above {LARGEST:g}; {advice}"
+            )
+    return described
 
 
 def _stacked(clips: Sequence[Table], clips_per_video: int) -> Table:

@@ -1,6 +1,7 @@
 """Fine-tuning: the pre-trained backbone and a new linear classifier learn the actions together."""
 
 from collections.abc import Callable, Iterable, Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,11 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.evaluation.features import Batch, Table, by_video
+from model.evaluation.features import Batch, Table, by_video, check_finite
 from model.networks.backbone import Backbone
 from model.training import checkpoint
+from model.training.checkpoint import NotFinite
 from model.training.precision import Precision
 from model.training.restore import restore
+
+ADVICE = "fine-tune with a lower --lr or --precision float32, into another --out"
 
 
 class Classifier(nn.Module):
@@ -37,6 +41,12 @@ class Loader(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+class _Generator:
+    """The random numbers of torch, as a part of a checkpoint."""
+
+    load_state_dict = staticmethod(torch.set_rng_state)
+
+
 def train(
     net: Classifier,
     loader: Loader,
@@ -52,7 +62,8 @@ def train(
     """Cross-entropy by SGD with momentum 0.9; the learning rate falls to 0 along a cosine.
 
     `classes` int64 [V] gives each video's class. A checkpoint in `folder` after every epoch lets
-    an interrupted training continue; one of other `settings` is a ValueError.
+    an interrupted training continue; one of other `settings` is a ValueError. Raises NotFinite
+    where the loss or the weights are no longer finite.
     """
     device = next(net.parameters()).device
     classes = classes.to(device)
@@ -73,8 +84,7 @@ def train(
             raise ValueError(
                 f"{path}: is of a fine-tuning with other settings; choose another --out"
             )
-        restore(parts, saved, path)
-        torch.set_rng_state(saved["generator"])
+        restore(parts | {"generator": _Generator()}, saved, path)
         first = saved["step"]
         say(f"resuming after epoch {first} ({path})")
     for epoch in range(first, epochs):
@@ -91,7 +101,9 @@ def train(
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
-            total += float(loss.detach()) * len(target)
+            if not isfinite(value := float(loss.detach())):
+                raise NotFinite(f"the loss of epoch {epoch + 1} is {value}; {ADVICE}")
+            total += value * len(target)
             hits += int((logits.argmax(dim=1) == target).sum())
             clips += len(target)
         if not clips:
@@ -100,7 +112,10 @@ def train(
         say(f"epoch {epoch + 1}/{epochs}  loss {total / clips:.4f}  accuracy {hits / clips:.1%}")
         state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
         state |= {"step": epoch + 1, "settings": settings, "generator": torch.get_rng_state()}
-        checkpoint.save(folder, state, step=epoch + 1, keep=1)
+        try:
+            checkpoint.save(folder, state, step=epoch + 1, keep=1)
+        except NotFinite as error:
+            raise NotFinite(f"{error} after epoch {epoch + 1}; {ADVICE}") from error
 
 
 def probabilities(
@@ -111,7 +126,8 @@ def probabilities(
 
     def describe(frames: Tensor) -> Table:
         with torch.no_grad(), precision.autocast():
-            return {"softmax": net(frames).softmax(dim=1).cpu().numpy()}
+            softmax = net(frames).softmax(dim=1).cpu().numpy()
+        return check_finite({"softmax": softmax}, ADVICE)
 
     for video, clips in by_video(batches, describe, clips_per_video):
         yield video, clips["softmax"]

@@ -8,6 +8,7 @@ import torch
 
 from model import BACKBONES
 from model.networks.backbone import Backbone
+from model.networks.build import check_width
 from model.networks.published import from_state_dict, is_published
 from model.training import checkpoint
 from model.training.checkpoint import one_line
@@ -32,6 +33,7 @@ def load(place: str, model: str, width: float, seed: int) -> Loaded:
     ValueError if there is no such checkpoint or it is neither train.py's nor a published one.
     """
     if place == RANDOM:
+        check_width(model, width)
         torch.manual_seed(seed)
         words = f"{model}, width {width:g}, untrained (seed {seed})"
         return Loaded(_ready(BACKBONES[model](width)), words)

@@ -75,6 +75,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if getattr(args, "split", None) and args.test_videos:
         parser.error("--split and --test_videos exclude each other")
+    if getattr(args, "pairs", None) and not args.pairs.is_file():
+        parser.error(f"--pairs {args.pairs}: no such file")
     args.cache = args.cache or args.out.parent / "features"
     return args
 
@@ -116,9 +118,9 @@ def _common() -> Parser:
         help="number format of the network; auto is the fastest that the device has; tf32 (GPU) is "
         "float32 with convolutions that multiply 10 bits of mantissa")
     group.add_argument("--bs", type=whole(1), default=8, metavar="CLIPS", help="batch size")
-    group.add_argument("--num_workers", type=whole(0), default=2, metavar="N",
+    group.add_argument("--num_workers", type=whole(0, 1024), default=2, metavar="N",
         help="decoding processes; 0 decodes in this one")
-    group.add_argument("--seed", type=whole(0), default=0, metavar="N",
+    group.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, metavar="N",
         help="decides random weights, splits and the order of training")
     # fmt: on
     return parser

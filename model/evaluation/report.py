@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
+from dali_pipes.decoding.opening import printable
+
 SHOWN_QUERIES = 12
 SHOWN_NEIGHBOURS = 5
 NAMED_CLASSES = 60  # a larger confusion matrix is drawn without class names
@@ -80,7 +82,7 @@ def text(outcome: Outcome) -> str:
         lines.append(f"  ... and {len(outcome.left_out) - 10} more, all of them in result.json")
     lines += [f"  warning: {warning}" for warning in outcome.warnings]
     lines += [f"  {name:{width}}  {value:.4f}" for name, value in outcome.figures.items()]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def write(outcome: Outcome, out: Path, strip: Strip) -> list[Path]:
@@ -98,8 +100,8 @@ def write(outcome: Outcome, out: Path, strip: Strip) -> list[Path]:
         "classes": list(outcome.class_names),
         "confusion": None if outcome.confusion is None else outcome.confusion.tolist(),
     }
-    page.write_text(html(outcome, strip), encoding="utf-8")
     result.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    page.write_text(html(outcome, strip), encoding="utf-8")
     with SummaryWriter(str(out)) as writer:
         for name, value in outcome.figures.items():
             writer.add_scalar(f"{outcome.task}/{name}", value, 0)
@@ -113,7 +115,7 @@ def html(outcome: Outcome, strip: Strip) -> str:
     """A page that needs nothing but itself."""
     parts = [
         f"<h1>{escape(outcome.task)}</h1>",
-        *(f"<p class=warning>Warning: {escape(warning)}</p>" for warning in outcome.warnings),
+        *(f"<p class=warning>Warning: {_text(warning)}</p>" for warning in outcome.warnings),
         _table("Result", {name: f"{value:.4f}" for name, value in outcome.figures.items()}),
         _table("Protocol", {**outcome.protocol, "videos": outcome.videos}),
     ]
@@ -144,10 +146,12 @@ td { vertical-align: top } img { max-width: 100%; display: block }
 """
 
 
+def _text(value: object) -> str:
+    return escape(printable(str(value)))
+
+
 def _table(title: str, rows: Mapping[str, Any]) -> str:
-    cells = "".join(
-        f"<tr><th>{escape(str(name))}<td>{escape(str(value))}" for name, value in rows.items()
-    )
+    cells = "".join(f"<tr><th>{_text(name)}<td>{_text(value)}" for name, value in rows.items())
     return f"<h2>{escape(title)}</h2><table>{cells}</table>"
 
 
@@ -165,8 +169,8 @@ def _strip_cell(kind: str, path: str, class_name: str, words: str, strip: Strip)
     assert coded
     source = base64.b64encode(jpeg.tobytes()).decode()
     return (
-        f'<td class={kind}><img src="data:image/jpeg;base64,{source}" title="{escape(path)}" '
-        f'alt="{escape(Path(path).name)}">{escape(class_name)}{words}'
+        f'<td class={kind}><img src="data:image/jpeg;base64,{source}" title="{_text(path)}" '
+        f'alt="{_text(Path(path).name)}">{_text(class_name)}{words}'
     )
 
 
@@ -180,20 +184,25 @@ def _confusion(outcome: Outcome) -> Figure:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     if len(shares) <= NAMED_CLASSES:
-        ticks = np.arange(len(shares))
-        axes.set_xticks(ticks, outcome.class_names, rotation=90, fontsize=7)
-        axes.set_yticks(ticks, outcome.class_names, fontsize=7)
+        _name(axes.set_xticks, outcome.class_names, rotation=90)
+        _name(axes.set_yticks, outcome.class_names)
     return figure
+
+
+def _name(set_ticks: Callable[..., Any], names: Sequence[str], **style: Any) -> None:
+    """Names at 0, 1, ...: text whatever is in them, no formula between $ and $."""
+    words = [printable(name) for name in names]
+    set_ticks(range(len(words)), words, parse_math=False, fontsize=7, **style)
 
 
 def _bars(per_class: Mapping[str, float]) -> Figure:
     ordered = sorted(per_class.items(), key=lambda item: item[1])
     figure = Figure(figsize=(8, 0.18 * len(ordered) + 0.8), layout="constrained")
     axes = figure.add_subplot()
-    axes.barh([name for name, _ in ordered], [value for _, value in ordered])
+    axes.barh(range(len(ordered)), [value for _, value in ordered])
+    _name(axes.set_yticks, [name for name, _ in ordered])
     axes.set(xlim=(0, 1), xlabel="share of test videos recognised")
     axes.margins(y=0.01)
-    axes.tick_params(axis="y", labelsize=7)
     return figure
 
 

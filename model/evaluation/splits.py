@@ -125,7 +125,7 @@ def read_pairs(file: Path, paths: Sequence[str]) -> Pairs:
     """
     found = by_name(paths)
     rows, missing = [], []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_text("utf-8", "surrogateescape").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         fields = re.split(r"\s*[,\t]\s*|\s+", line.strip())

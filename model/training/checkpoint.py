@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import torch
@@ -20,11 +21,27 @@ class NoCheckpoint(ValueError):
     """There is no readable checkpoint where one was asked for."""
 
 
+class NotFinite(ArithmeticError):
+    """Numbers with which there is no going on: infinite, or none."""
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raise OSError unless a file of so many bytes can be written in the folder."""
+    try:
+        with NamedTemporaryFile(dir=folder, suffix=".partial") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror} for {size} bytes", str(folder)) from None
+
+
 def save(folder: Path, state: dict[str, Any], step: int, keep: int) -> Path:
     """Write a checkpoint atomically, then delete all but the last `keep` of the folder.
 
-    Raises OSError, e.g. on a full disk; the checkpoints before are untouched then.
+    Raises OSError, e.g. on a full disk, and NotFinite, for `read` would refuse such a checkpoint;
+    the checkpoints before are untouched then.
     """
+    if name := _not_finite(state):
+        raise NotFinite(f"{name} has numbers that are not finite")
     folder.mkdir(parents=True, exist_ok=True)
     buffer = BytesIO()
     torch.save(state, buffer)
@@ -62,8 +79,8 @@ def read(path: Path) -> Any:
         for name, tensor in _tensors(state):
             if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
                 raise NoCheckpoint(f"{path}: {name} declares more numbers than it has")
-            if not tensor.isfinite().all():
-                raise NoCheckpoint(f"{path}: {name} has numbers that are not finite")
+        if strange := _not_finite(state):
+            raise NoCheckpoint(f"{path}: {strange} has numbers that are not finite")
     except FileNotFoundError:
         raise NoCheckpoint(f"{path}: no such checkpoint") from None
     except NoCheckpoint:
@@ -111,6 +128,11 @@ def one_line(error: Exception) -> str:
     """An error's words on one line, not all of them if they are many."""
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= 200 else f"{words[:200]} ..."
+
+
+def _not_finite(state: Any) -> str | None:
+    """The first tensor with a number that is not finite."""
+    return next((name for name, tensor in _tensors(state) if not tensor.isfinite().all()), None)
 
 
 def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

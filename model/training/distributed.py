@@ -1,7 +1,7 @@
 """One training process, or one of several started by torchrun."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -65,14 +65,19 @@ class Ranks:
         on_gpu = self.device.type == "cuda"
         return DistributedDataParallel(net, device_ids=[self.device] if on_gpu else None)
 
-    @contextmanager
-    def first_goes_first(self) -> Iterator[None]:
-        """The block runs on rank 0, then on the others, which find what it left on disk."""
-        if not self.first:
-            self.gather(None)
-        yield
-        if self.first:
-            self.gather(None)
+    def differences(self, facts: Mapping[str, Any]) -> str:
+        """Which of the facts are not the same on all processes, and where; empty if all are.
+        Every process must call it."""
+        everywhere = self.gather(facts)
+        found = []
+        for name in facts:
+            ranks: dict[str, list[str]] = {}
+            for rank, theirs in enumerate(everywhere):
+                ranks.setdefault(str(theirs.get(name)), []).append(str(rank))
+            if len(ranks) > 1:
+                values = (f"{value} on rank {', '.join(where)}" for value, where in ranks.items())
+                found.append(f"{name}: {', '.join(values)}")
+        return "; ".join(found)
 
 
 @contextmanager

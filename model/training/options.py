@@ -86,11 +86,11 @@ def _parser(add_flow: AddFlow) -> argparse.ArgumentParser:
         help="clips of each video in an epoch")
     group.add_argument("--val_fraction", type=share, default=0.0, metavar="SHARE",
         help="share of the videos held out to measure accuracy on, 0 to below 1")
-    group.add_argument("--num_workers", type=whole(0), default=2, metavar="N",
+    group.add_argument("--num_workers", type=whole(0, 1024), default=2, metavar="N",
         help="decoding processes of each training process; 0 decodes in that itself")
     group.add_argument("--prefetch", type=whole(1), default=2, metavar="BATCHES",
         help="batches to prepare ahead: more take memory and bridge longer stalls")
-    group.add_argument("--decode_threads", type=whole(1), default=8, metavar="N",
+    group.add_argument("--decode_threads", type=whole(1, 1024), default=8, metavar="N",
         help="threads of each training process that drive the GPU's decoders of video and JPEG")
     group.add_argument("--on-bad-file", choices=("skip", "stop"), default="skip",
         help="leave a bad file out and report it, or end the run")
@@ -128,14 +128,14 @@ def _parser(add_flow: AddFlow) -> argparse.ArgumentParser:
         help="weight decay")
     group.add_argument("--step_s", type=whole(1), default=6, metavar="EPOCHS",
         help="epochs from one fall of the learning rate to the next")
-    group.add_argument("--gamma", type=positive, default=0.1, metavar="FACTOR",
+    group.add_argument("--gamma", type=part, default=0.1, metavar="FACTOR",
         help="what the learning rate is multiplied by at each fall")
     group.add_argument("--epoch_num", type=whole(1), default=18, metavar="EPOCHS",
         help="length of the training")
     group.add_argument("--steps", type=whole(1), metavar="N",
         help="end after N optimiser steps in all, counted from the first start; replaces "
         "--epoch_num")
-    group.add_argument("--seed", type=whole(0), default=0, metavar="N",
+    group.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, metavar="N",
         help="decides weights, order, crops and flips")
 
     group = parser.add_argument_group("machine")
@@ -177,14 +177,15 @@ def _flags(text: str) -> tuple[int, ...]:
     return tuple(map(int, flags))
 
 
-# Flags that a resumed run may change; all others decide what is computed. That the data are the
-# same is the loader's to check: they may have moved.
-_FREE = {
+# Flags that each process may have for itself. That the data are the same is the loader's to
+# check: they may lie elsewhere.
+_OWN = {
     *("videos", "reels", "data_list", "rgb_prefix", "flow_x_prefix", "flow_y_prefix"),
-    *("on_bad_file", "num_workers", "prefetch", "decode_threads"),
-    *("bs", "epoch_num", "steps", "device", "precision", "compile", "sync_bn"),
+    *("on_bad_file", "num_workers", "prefetch", "decode_threads", "device", "precision", "compile"),
     *("model_save_dir", "log_dir", "max_save_num", "save_minutes", "resume"),
 }
+# Flags that a resumed run may change; all others decide what is computed.
+_FREE = _OWN | {"bs", "epoch_num", "steps", "sync_bn"}
 
 
 def plain(args: argparse.Namespace) -> dict[str, Any]:
@@ -192,6 +193,11 @@ def plain(args: argparse.Namespace) -> dict[str, Any]:
     return {
         name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()
     }
+
+
+def common(args: argparse.Namespace) -> dict[str, str]:
+    """The flags, in words, that must be the same on all processes of a run."""
+    return {f"--{name}": _text(value) for name, value in plain(args).items() if name not in _OWN}
 
 
 def check_same_run(args: argparse.Namespace, saved: dict[str, Any]) -> None:

@@ -2,8 +2,9 @@
 
 import json
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from dali_pipes.decoding.opening import printable
+from dali_pipes.terminal import printable_lines
+from model.training.checkpoint import check_room
 from model.training.stages import Stages
 
 LINE_SECONDS = 5.0  # between two lines where there is no progress bar
@@ -69,9 +73,12 @@ class Report:
         self._last_line = 0.0
         self._errors: list[Sequence[float]] = []
         self._stages = Stages()
+        self._events_lost = False
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
+        check_room(folder, 2**20)
+        _quiet_writer()
         # After a crash the events hold steps that are now done again: TensorBoard drops them.
         self._writer = SummaryWriter(str(folder), purge_step=first if first > 1 else None)
         self._skipped = folder / "skipped.jsonl"
@@ -84,7 +91,7 @@ class Report:
     def say(self, text: str) -> None:
         """A line on the terminal, past the progress bar."""
         if self.folder is not None:
-            tqdm.write(text.encode("utf-8", "backslashreplace").decode())
+            tqdm.write(printable_lines(text))
             sys.stdout.flush()
 
     def step(self, step: Step) -> None:
@@ -94,7 +101,7 @@ class Report:
         loss = step.motion_loss + step.app_loss
         waiting = step.seconds_waiting / step.seconds
         clips_per_second = step.clips / step.seconds
-        for tag, value in {
+        values = {
             "motion_loss": step.motion_loss,
             "app_loss": step.app_loss,
             "mse_loss": loss,
@@ -102,8 +109,8 @@ class Report:
             "clips_per_second": clips_per_second,
             "share_waiting_for_data": waiting,
             **{f"ms_a_clip/{stage}": ms for stage, ms in step.ms_a_clip.items()},
-        }.items():
-            self._writer.add_scalar(tag, value, step.number)
+        }
+        self._scalars(values, step.number)
         self._stages.add(step.ms_a_clip)
         self._errors.append(step.label_errors)
         if step.number == 1 or step.number % ERROR_STEPS == 0:
@@ -129,31 +136,35 @@ class Report:
 
     def labels(self, tag: str, values: Iterable[float], step: int) -> None:
         """A value for each learned label."""
-        if self.folder is not None:
-            for name, value in zip(self._names, values, strict=True):
-                self._writer.add_scalar(f"{tag}/{name}", value, step)
+        named = zip(self._names, values, strict=True)
+        self._scalars({f"{tag}/{name}": value for name, value in named}, step)
+
+    def _scalars(self, values: Mapping[str, float], step: int) -> None:
+        for tag, value in values.items():
+            self._log(SummaryWriter.add_scalar, tag, value, step)
 
     def picture(self, tag: str, picture: NDArray[np.uint8], step: int) -> None:
         """uint8 [H,W,3]."""
-        if self.folder is not None:
-            self._writer.add_image(tag, picture, step, dataformats="HWC")
+        self._log(SummaryWriter.add_image, tag, picture, step, dataformats="HWC")
 
     def skipped(self, entries: Iterable[dict[str, Any]]) -> None:
         """Bad files as {path, stage, reason, ...}: each is named once in a run, on the terminal
         and in skipped.jsonl, also if the run was resumed or several ranks met it."""
         if self.folder is None:
             return
-        with open(self._skipped, "a", encoding="utf-8") as file:
-            for entry in entries:
-                if entry["path"] not in self._known:
-                    self._known.add(entry["path"])
-                    file.write(json.dumps(entry) + "\n")
-                    self.say(f"skipped: {entry['path']}: {entry['reason']} ({entry['stage']})")
+        new = {entry["path"]: entry for entry in entries if entry["path"] not in self._known}
+        self._known.update(new)
+        for path, entry in new.items():
+            self.say(f"skipped: {printable(path)}: {entry['reason']} ({entry['stage']})")
+        try:
+            with open(self._skipped, "a", encoding="utf-8") as file:
+                file.writelines(json.dumps(entry) + "\n" for entry in new.values())
+        except OSError as error:
+            self.say(f"warning: {self._skipped}: cannot be written ({error.strerror})")
 
     def flush(self) -> None:
         """Events reach the disk, so that no step before a checkpoint is ever missing."""
-        if self.folder is not None:
-            self._writer.flush()
+        self._log(SummaryWriter.flush)
 
     def end(self, workers: int, checkpoint: Path | None) -> None:
         """What bounded the run, and where to find what it leaves."""
@@ -169,7 +180,31 @@ class Report:
     def close(self) -> None:
         if self.folder is not None:
             self._bar.close()
-            self._writer.close()
+            self._log(SummaryWriter.close)
+
+    def _log(self, write: Callable[..., None], *what: Any, **how: Any) -> None:
+        """Write events. If that fails, training goes on without them: they are worth less."""
+        if self.folder is None or self._events_lost:
+            return
+        try:
+            write(self._writer, *what, **how)
+        except OSError as error:
+            self._events_lost = True
+            self.say(
+                f"warning: {self.folder}: events cannot be written ({error.strerror}); training "
+                "goes on without them. To have them again, stop it, make room, and --resume"
+            )
+
+
+def _quiet_writer() -> None:
+    """What stops TensorBoard's writing thread is raised again where events are written."""
+    hook = threading.excepthook
+
+    def unless_writer(failed: threading.ExceptHookArgs) -> None:
+        if not type(failed.thread).__module__.startswith("tensorboard."):
+            hook(failed)
+
+    threading.excepthook = unless_writer
 
 
 def _paths(skipped: Path) -> set[str]:

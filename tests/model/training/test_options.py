@@ -74,7 +74,7 @@ def test_values_are_read_with_their_meaning() -> None:
         ("--videos v --gpu 1 --device cpu", "contradict"),
         ("--videos v --lr -1", "--lr: '-1' is not a number above 0"),
         ("--videos v --lr nan", "'nan' is not a number above 0"),
-        ("--videos v --bs 0", "'0' is not a whole number of 1 or more"),
+        ("--videos v --bs 0", "'0' is not a whole number from 1 to 1000000000"),
         ("--videos v --val_fraction 1", "'1' is not a number from 0 to below 1"),
         ("--videos v --flow magic", "choose from auto, stored"),
         ("--videos v --batch 3", "unrecognized arguments: --batch 3"),

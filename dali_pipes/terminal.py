@@ -1,0 +1,18 @@
+"""What reaches the terminal is text, whatever files are called."""
+
+import sys
+from io import TextIOWrapper
+
+from dali_pipes.decoding.opening import printable
+
+
+def printable_lines(text: object) -> str:
+    """Text of several lines without control characters and bytes that are not UTF-8."""
+    return "\n".join(map(printable, str(text).split("\n")))
+
+
+def accept_all_names() -> None:
+    """From here on nothing printed fails for characters that the terminal does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
