@@ -73,9 +73,7 @@ def _picture_of(video: Path, start: int | None, rule: Rule, flow: str) -> Image:
     if start is None:
         start = start_frame(0.5, frames_in_video, spec.needs)
     if not 0 <= start <= frames_in_video - spec.needs:
-        reason = (
-            f"has {frames_in_video} frames, none of its clips of {spec.needs} begins at {start}"
-        )
+        reason = f"has {frames_in_video} frames, no clip of {spec.needs} begins at {start}"
         raise BadVideo(video, "decode", reason)
     numbers = range(start, start + spec.needs)
     frames, native = source.read_clip(0, numbers, spec.resize)

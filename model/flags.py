@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 
@@ -52,3 +53,14 @@ def size(text: str) -> tuple[int, int]:
     if not (x and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH in pixels, like 128x171")
     return int(height), int(width)
+
+
+def events_folder(text: str) -> Path:
+    """A folder for TensorBoard, which takes no other bytes than those of UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not UTF-8, as TensorBoard needs it"
+        ) from None
+    return Path(text)

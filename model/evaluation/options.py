@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from model import BACKBONES
-from model.flags import Help, Parser, not_negative, positive, share, size, whole
+from model.flags import Help, Parser, events_folder, not_negative, positive, share, size, whole
 from model.training.precision import PRECISIONS
 
 DESCRIPTION = """\
@@ -96,7 +96,8 @@ def _common() -> Parser:
     group = parser.add_argument_group("data")
     group.add_argument("--videos", type=Path, required=True, metavar="DIR",
         help="videos, searched with subfolders, or reels; a video's class is its folder")
-    group.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
+    group.add_argument("--out", type=events_folder, required=True, metavar="DIR",
+        help="where results go")
     group.add_argument("--cache", type=Path, metavar="DIR",
         help="where features are kept for all tasks (default: the folder features beside OUT)")
     group.add_argument("--clips_per_video", type=whole(1), default=10, metavar="N",

@@ -7,7 +7,17 @@ from typing import Any
 
 from kernels.labels.schema import RULES
 from model import BACKBONES
-from model.flags import Help, Parser, not_negative, part, positive, share, size, whole
+from model.flags import (
+    Help,
+    Parser,
+    events_folder,
+    not_negative,
+    part,
+    positive,
+    share,
+    size,
+    whole,
+)
 from model.networks.heads import HEADS, N_FLAGS
 from model.training.precision import PRECISIONS
 
@@ -152,7 +162,7 @@ def _parser(add_flow: AddFlow) -> argparse.ArgumentParser:
     group = parser.add_argument_group("output")
     group.add_argument("--model_save_dir", type=Path, default=Path("pretrain_models"),
         metavar="DIR", help="checkpoints, a folder for each run")
-    group.add_argument("--log_dir", type=Path, default=Path("visual_logs"), metavar="DIR",
+    group.add_argument("--log_dir", type=events_folder, default=Path("visual_logs"), metavar="DIR",
         help="TensorBoard events and skipped.jsonl, a folder for each run")
     group.add_argument("--max_save_num", type=whole(1), default=3, metavar="N",
         help="checkpoints of a run to keep")

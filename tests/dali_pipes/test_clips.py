@@ -95,9 +95,15 @@ def test_ranks_share_the_stream_without_gap_or_overlap(world_size: int) -> None:
     ("change", "message"),
     [
         ({"size": 136}, "crop of 136x136 does not fit in frames resized to 128x171"),
-        ({"stride": 0}, "stride must be at least 1, got 0"),
-        ({"clips_per_video": 0}, "clips_per_video must be at least 1"),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"stride": 0}, r"stride must lie in 1\.\.4096, got 0"),
+        ({"stride": 10**20}, "stride must lie in"),
+        ({"clip_len": 5000}, r"clip_len must lie in 1\.\.4096, got 5000"),
+        ({"clips_per_video": 0}, "clips_per_video must lie in"),
+        ({"clips_per_video": 10**12}, "clips_per_video must lie in"),
+        ({"seed": -1}, "seed must lie in"),
+        ({"seed": 2**64}, "seed must lie in"),
+        ({"size": 8000, "resize": (10**5, 10**5)}, "size must lie in"),
+        ({"resize": (10**5, 200)}, "frames of 100000x200 are too large; 4096 a side at most"),
         ({"rule": "reference", "clip_len": 8}, "exists for 16 frames"),
     ],
 )

@@ -81,3 +81,46 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main([str(tmp_path / folder), "--out", str(tmp_path / out)]) == 2
         assert words in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_numbers_devices_and_places_that_cannot_be(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.npz").mkdir()
+    for flags, words in (
+        ("--device tpu", "device 'tpu' is none of cpu, cuda, cuda:N"),
+        ("--device cuda:99999999999999999999", "is none of"),
+        ("--device mps", "device mps is not there"),
+        ("--bs 1000000000", "batches of 1000000000 clips under way take"),
+        (f"--bs {10**30}", "GiB, the machine has"),
+        ("--bs 0", "must be at least 1"),
+        ("--num_workers 1000000", "num_workers lie in 0..1024"),
+        (f"--stride {10**20}", "stride must lie in 1..4096"),
+        (f"--clips_per_video {10**20}", "clips_per_video must lie in"),
+        ("--size 1000000 --resize 1000000x1000000", "size must lie in 1..4096"),
+        ("--clip_len -1", "at least 2 frames"),
+        (f"--out {tmp_path / 'file' / 'a.npz'}", "file"),
+        (f"--out {tmp_path / 'folder.npz'}", "is a folder"),
+        ("--out /proc/a.npz", "/proc"),
+    ):
+        assert main([str(folder), "--out", str(tmp_path / "labels.npz"), *flags.split()]) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
+    assert not list(tmp_path.glob("labels*"))
+
+
+def test_a_disk_that_is_full_in_the_end_is_one_line(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main([str(folder), "--num_workers", "0", "--out", str(tmp_path / "labels.npz")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "[Errno 28] No space left on device"
+    assert not list(tmp_path.glob("*labels*"))

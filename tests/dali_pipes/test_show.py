@@ -154,5 +154,31 @@ def test_command(tmp_path: Path, capsys) -> None:
     assert cv2.imread(str(out)).shape[1] == page.WIDTH
     assert show.main([str(video), "--start", "900", "--out", str(out)]) == 2
     assert f"{video}: decode: has" in capsys.readouterr().err
+    for start in (2**63, 10**30, -1):
+        assert show.main([str(video), "--start", str(start), "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert f"no clip of 16 begins at {start}" in error
+        assert error.count("\n") == 1
     assert show.main([str(tmp_path / "none.mp4")]) == 2
     assert "none.mp4" in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path, capsys) -> None:
+    video = tmp_path / "up.mp4"
+    write_sample(video, "up", 0, "train", 0)
+    (tmp_path / "folder.png").mkdir()
+    for out, words in (
+        ("picture.tiffany", "must end in .png"),
+        ("picture", "must end in .png"),
+        ("up.mp4/picture.png", "up.mp4"),
+        ("folder.png", "folder.png"),
+    ):
+        flags = ["--flow", "tvl1-fast", "--out", str(tmp_path / out)]
+        assert show.main([str(video), *flags]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert words in err
+        assert err.count("\n") == 1
+    new = tmp_path / "new" / "picture.jpg"
+    assert show.main([str(video), "--flow", "tvl1-fast", "--out", str(new)]) == 0
+    assert cv2.imread(str(new)).shape[1] == page.WIDTH

@@ -73,6 +73,7 @@ STRANGE: list[tuple[str, Any, str]] = [  # field, value, words of the line
     ("net", MISSING, "net is missing"),
     ("net", 7, "net does not fit"),
     (f"net/{CONV}", MISSING, CONV),
+    ("net/backbone.more", torch.zeros(1), "backbone.more"),
     (f"net/{CONV}", lambda w: w[:, :2], CONV),
     (f"net/{CONV}", lambda w: w * float("nan"), f"net.{CONV} has numbers that are not finite"),
     (f"net/{CONV}", lambda w: torch.zeros(1).expand(w.shape), "declares more numbers than it has"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import train
 from dali_pipes.prepare.__main__ import main as prepare
 from dali_pipes.prepare.encode import write_video
 from model import BACKBONES, evaluate
@@ -40,9 +41,13 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(task: str, videos: Path, out: Path, *more: str, checkpoint: str = "random") -> dict:
+def code(task: str, videos: Path, out: Path, *more: str, checkpoint: str = "random") -> int:
     arguments = [task, "--checkpoint", checkpoint, "--width", "0.05", "--videos", str(videos)]
-    assert evaluate.main([*arguments, "--out", str(out / task), *SMALL, *more]) == 0
+    return evaluate.main([*arguments, "--out", str(out / task), *SMALL, *more])
+
+
+def run(task: str, videos: Path, out: Path, *more: str, checkpoint: str = "random") -> dict:
+    assert code(task, videos, out, *more, checkpoint=checkpoint) == 0
     assert (out / task / "report.html").read_text().startswith("<!doctype html>")
     return json.loads((out / task / "result.json").read_text())
 
@@ -145,9 +150,9 @@ def test_finetune_learns_and_resumes(
 
     with monkeypatch.context() as patched:
         patched.setattr("model.training.checkpoint.save", fail_after)
-        with pytest.raises(KeyboardInterrupt):
-            run("finetune", videos, tmp_path / "cut", *flags)
-    capsys.readouterr()
+        assert code("finetune", videos, tmp_path / "cut", *flags) == 130
+    error = capsys.readouterr().err
+    assert error == "evaluate: interrupted; the same command goes on where it was\n"
     resumed = run("finetune", videos, tmp_path / "cut", *flags)
     printed = capsys.readouterr().out
     assert "resuming after epoch 2" in printed
@@ -161,6 +166,103 @@ def test_finetune_learns_and_resumes(
     for name, value in one.items():
         if isinstance(value, torch.Tensor):
             torch.testing.assert_close(two[name], value)
+
+    # It is no checkpoint for anything else, and a strange one none for this.
+    capsys.readouterr()
+    places = ["--model_save_dir", str(tmp_path / "saved"), "--log_dir", str(tmp_path / "logs")]
+    assert train.main(["--videos", str(videos), *places, "--resume", str(last[0])]) == 2
+    assert code("retrieval", videos, tmp_path, checkpoint=str(last[0])) == 2
+    torch.save(torch.load(last[1], weights_only=True) | {"generator": 5}, last[1])
+    assert code("finetune", videos, tmp_path / "cut", *flags) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ", 1)[1].split(" (")[0] for line in lines] == [
+        f"{last[0]}: args is missing or not what train.py writes",
+        f"{last[0]}: no checkpoint of train.py",
+        f"{last[1]}: generator does not fit",
+    ]
+
+
+@pytest.fixture
+def immense(tmp_path: Path) -> str:
+    """A checkpoint of finite weights whose features are not."""
+    backbone = BACKBONES["c3d"](0.05)
+    backbone.conv2[1].weight.data.fill_(1e30)
+    args = {"model": "c3d", "width": 0.05, "clip_len": 8, "size": 32, "resize": (32, 40)}
+    net = StatisticsNet(backbone, StatisticsHeads(backbone.channels)).state_dict()
+    torch.save({"net": net, "args": args | {"stride": 1}, "step": 7}, tmp_path / "immense.pt")
+    return str(tmp_path / "immense.pt")
+
+
+@pytest.mark.parametrize("task", ["retrieval", "linear-probe", "scenes", "similarity", "finetune"])
+def test_features_that_are_not_finite_give_no_result(
+    task: str, videos: Path, immense: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "pairs").write_text("1,v_red_g00_c01,v_red_g01_c01,1")
+    more = {"similarity": ["--pairs", str(tmp_path / "pairs")]}.get(task, [])
+    assert code(task, videos, tmp_path, *more, checkpoint=immense) == 1
+    error = capsys.readouterr().err
+    assert f"evaluate: c3d, width 0.05, 7 steps, {immense}: " in error
+    if task == "finetune":
+        assert "numbers that are not finite after epoch 1; fine-tune with a lower --lr" in error
+    else:
+        assert "conv2 of a clip has numbers that are not finite, or above 1e+16; take" in error
+    assert error.count("\n") == 1
+    assert not list((tmp_path / task).glob("*.json"))
+    assert not list(tmp_path.rglob("features-*.npz"))
+
+
+def test_a_fine_tuning_that_ends_in_nothing_gives_no_result(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Weights that the last step has thrown off, and what comes of the test clips."""
+    real = torch.optim.SGD.step
+
+    def thrown_off(self: torch.optim.SGD, *arguments: object) -> None:
+        real(self, *arguments)
+        self.param_groups[0]["params"][-1].data.fill_(torch.inf)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.optim.SGD, "step", thrown_off)
+        assert code("finetune", videos, tmp_path, "--epochs", "1", "--bs", "14") == 1
+    error = capsys.readouterr().err
+    assert "net.linear.bias has numbers that are not finite after epoch 1; fine-tune" in error
+    assert code("finetune", videos, tmp_path, "--lr", "1e9") == 1
+    assert "the loss of epoch 1 is nan; fine-tune with a lower --lr" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.pt"))
+
+    monkeypatch.setattr(evaluate, "train", lambda net, *_: net.linear.bias.data.fill_(torch.nan))
+    assert code("finetune", videos, tmp_path) == 1
+    assert "softmax of a clip has numbers that are not finite" in capsys.readouterr().err
+
+
+def test_what_cannot_be_done_is_told_before_the_work(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    assert code("scenes", videos, tmp_path / "file") == 2
+    assert code("scenes", videos, tmp_path, "--cache", str(tmp_path / "file" / "features")) == 2
+    with pytest.raises(SystemExit, match="2"):
+        code("similarity", videos, tmp_path, "--pairs", str(tmp_path / "none"))
+    assert code("scenes", videos, tmp_path, "--width", "1e9") == 2
+    out, err = capsys.readouterr()
+    assert "computing features" not in out
+    for words, line in zip(
+        ("file/scenes", "file/features", "none: no such file", "lower --width"),
+        err.splitlines(),
+        strict=True,
+    ):
+        assert words in line
+
+
+def test_a_disk_that_is_full_on_the_way_is_one_line(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FeatureCache, "add", full)
+    assert code("scenes", videos, tmp_path) == 1
+    assert capsys.readouterr().err == "evaluate: [Errno 28] No space left on device\n"
 
 
 def test_extraction_continues_where_it_was_interrupted(
@@ -180,8 +282,7 @@ def test_extraction_continues_where_it_was_interrupted(
             yield item
 
     monkeypatch.setattr(videos_module, "extract", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run("scenes", videos, tmp_path)
+    assert code("scenes", videos, tmp_path) == 130
     monkeypatch.setattr(videos_module, "extract", counted)
     result = run("scenes", videos, tmp_path)
     assert len(computed) == 12 - 5
