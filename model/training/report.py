@@ -78,7 +78,7 @@ class Report:
             return
         folder.mkdir(parents=True, exist_ok=True)
         check_room(folder, 2**20)
-        _quiet_writer()
+        threading.excepthook = _unless_writer
         # After a crash the events hold steps that are now done again: TensorBoard drops them.
         self._writer = SummaryWriter(str(folder), purge_step=first if first > 1 else None)
         self._skipped = folder / "skipped.jsonl"
@@ -153,6 +153,8 @@ class Report:
         if self.folder is None:
             return
         new = {entry["path"]: entry for entry in entries if entry["path"] not in self._known}
+        if not new:
+            return
         self._known.update(new)
         for path, entry in new.items():
             self.say(f"skipped: {printable(path)}: {entry['reason']} ({entry['stage']})")
@@ -196,15 +198,13 @@ class Report:
             )
 
 
-def _quiet_writer() -> None:
+_hook = threading.excepthook
+
+
+def _unless_writer(failed: threading.ExceptHookArgs) -> None:
     """What stops TensorBoard's writing thread is raised again where events are written."""
-    hook = threading.excepthook
-
-    def unless_writer(failed: threading.ExceptHookArgs) -> None:
-        if not type(failed.thread).__module__.startswith("tensorboard."):
-            hook(failed)
-
-    threading.excepthook = unless_writer
+    if not type(failed.thread).__module__.startswith("tensorboard."):
+        _hook(failed)
 
 
 def _paths(skipped: Path) -> set[str]:
