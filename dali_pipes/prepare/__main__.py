@@ -9,9 +9,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from io import TextIOWrapper
 
 from dali_pipes.prepare.work import BadInput
+from dali_pipes.terminal import accept_all_names
 
 COMMANDS = {  # by module
     "check": "check",
@@ -41,9 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
         command.set_defaults(main=module.main)
     args = parser.parse_args(argv)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # names need not be text of the terminal's encoding
-            stream.reconfigure(errors="backslashreplace")
+    accept_all_names()
     try:
         status: int = args.main(args)
     except BadInput as error:
