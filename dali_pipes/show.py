@@ -18,7 +18,6 @@ from dali_pipes.decoding.video import picture_count, read_frames
 from dali_pipes.drawing.page import Image
 from dali_pipes.drawing.picture import clip_picture
 from dali_pipes.flow import COMPUTED, add_flow_argument, fast_flow, flow_size, tvl1_flow
-from dali_pipes.prepare.store import write_whole
 from dali_pipes.sources import Reels, open_video
 from dali_pipes.terminal import accept_all_names, printable_lines
 from kernels.flow import code as flow_code
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"--out {args.out}: must end in .png, .jpg or the like")
         args.out.parent.mkdir(parents=True, exist_ok=True)
         picture = _picture_of(args.video, args.start, args.rule, args.flow)
-        write_whole(args.out, cv2.imencode(args.out.suffix, picture[..., ::-1])[1].tobytes())
+        args.out.write_bytes(cv2.imencode(args.out.suffix, picture[..., ::-1])[1].tobytes())
     except (BadVideo, ValueError, OSError) as error:
         print(printable_lines(error), file=sys.stderr)
         return 2
