@@ -30,7 +30,7 @@ from dali_pipes.loader import NothingUsable, items_of
 from dali_pipes.lock import locked
 from dali_pipes.pipelines.running import LoaderStopped
 from dali_pipes.sources import open_source, split
-from dali_pipes.terminal import accept_all_names, printable_lines
+from dali_pipes.terminal import accept_all_names, ended
 from kernels.labels.difficulty import motion_confidence
 from kernels.labels.schema import NAMES
 from model.networks.build import check_clips_fit, check_width
@@ -101,13 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 who = f"train.py, rank {ranks.rank}"
             train(prepare(args, ranks, held), stop)
     except (Stop, NothingUsable, NoDevice, LoaderStopped, OSError, MemoryError) as error:
-        print(printable_lines(f"{who}: {error}"), file=sys.stderr)
-        if isinstance(error, Stop):
-            return error.code
-        return 2 if isinstance(error, NothingUsable | NoDevice) else 1
+        of_input = isinstance(error, NothingUsable | NoDevice)
+        code = error.code if isinstance(error, Stop) else 2 if of_input else 1
+        return ended(code, f"{who}: {error}")
     except KeyboardInterrupt:
-        print(f"{who}: interrupted; --resume continues from the last checkpoint", file=sys.stderr)
-        return 130
+        return ended(130, f"{who}: interrupted; --resume continues from the last checkpoint")
     return 0
 
 

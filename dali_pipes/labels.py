@@ -23,7 +23,7 @@ from dali_pipes.flow import add_flow_argument
 from dali_pipes.pipelines.running import LoaderStopped
 from dali_pipes.prepare.store import write_whole
 from dali_pipes.prepare.work import height_width
-from dali_pipes.terminal import accept_all_names, printable_lines
+from dali_pipes.terminal import accept_all_names, ended, printable_lines
 from kernels.labels.schema import NAMES, RULES
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _write(args)
     except KeyboardInterrupt:
-        return _ended(130, "interrupted; nothing written")
+        return ended(130, "interrupted; nothing written")
 
 
 def _write(args: argparse.Namespace) -> int:
@@ -57,14 +57,14 @@ def _write(args: argparse.Namespace) -> int:
         _check_out(args.out)
         loader = _loader(args)
     except (ValueError, OSError) as error:
-        return _ended(2, error)
+        return ended(2, error)
     try:
         table = export(loader, args.dir)
         write_whole(args.out, _npz(table) if args.out.suffix == ".npz" else _parquet(table))
     except ValueError as error:
-        return _ended(2, error)
+        return ended(2, error)
     except (LoaderStopped, OSError) as error:
-        return _ended(1, error)
+        return ended(1, error)
     left_out = len(loader.skipped)
     written = f"{args.out}: labels of {len(table.video)} clips of {len(set(table.video))} videos"
     print(printable_lines(written))
@@ -73,12 +73,6 @@ def _write(args: argparse.Namespace) -> int:
     for skip in loader.skipped:
         print(f"  {skip}")
     return 1 if left_out else 0
-
-
-def _ended(code: int, why: object) -> int:
-    """Say why nothing is written; the exit status."""
-    print(printable_lines(why), file=sys.stderr)
-    return code
 
 
 def _check_out(out: Path) -> None:

@@ -19,7 +19,7 @@ from dali_pipes.drawing.page import Image
 from dali_pipes.drawing.picture import clip_picture
 from dali_pipes.flow import COMPUTED, add_flow_argument, fast_flow, flow_size, tvl1_flow
 from dali_pipes.sources import Reels, open_video
-from dali_pipes.terminal import accept_all_names, printable_lines
+from dali_pipes.terminal import accept_all_names, ended, printable_lines
 from kernels.flow import code as flow_code
 from kernels.labels.schema import RULES, Rule
 
@@ -51,11 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         picture = _picture_of(args.video, args.start, args.rule, args.flow)
         args.out.write_bytes(cv2.imencode(args.out.suffix, picture[..., ::-1])[1].tobytes())
     except (BadVideo, ValueError, OSError) as error:
-        print(printable_lines(error), file=sys.stderr)
-        return 2
+        return ended(2, error)
     except KeyboardInterrupt:
-        print("interrupted; no picture written", file=sys.stderr)
-        return 130
+        return ended(130, "interrupted; no picture written")
     print(printable_lines(args.out))
     return 0
 

@@ -11,6 +11,12 @@ def printable_lines(text: object) -> str:
     return "\n".join(map(printable, str(text).split("\n")))
 
 
+def ended(status: int, why: object) -> int:
+    """Say why a command ends; its exit status."""
+    print(printable_lines(why), file=sys.stderr)
+    return status
+
+
 def accept_all_names() -> None:
     """From here on nothing printed fails for characters that the terminal does not have."""
     for stream in (sys.stdout, sys.stderr):

@@ -16,7 +16,7 @@ from dali_pipes.decoding.opening import BadVideo
 from dali_pipes.pipelines.running import LoaderStopped
 from dali_pipes.prepare.work import BadInput
 from dali_pipes.sources import open_source
-from dali_pipes.terminal import accept_all_names, printable_lines
+from dali_pipes.terminal import accept_all_names, ended
 from model.evaluation import report
 from model.evaluation.classify import Scores, confusion, linear_probe, score
 from model.evaluation.features import cache_key
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             folder.mkdir(parents=True, exist_ok=True)
             check_room(folder, 2**20)
     except OSError as error:
-        return ended(2, error)
+        return ended(2, f"evaluate: {error}")
     try:
         network = load(args.checkpoint, args.model, args.width, args.seed)
         for name, fallback in CLIP_DEFAULTS.items():  # the clips that the network was trained on
@@ -66,23 +66,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             outcome = TASKS[args.task](work)
             files = report.write(outcome, args.out, strip)
     except (ValueError, BadVideo, BadInput) as error:
-        return ended(2, error)
+        return ended(2, f"evaluate: {error}")
     except (LoaderStopped, OSError, MemoryError) as error:
-        return ended(1, error)
+        return ended(1, f"evaluate: {error}")
     except NotFinite as error:
-        return ended(1, f"{network.words}: {error}")
+        return ended(1, f"evaluate: {network.words}: {error}")
     except KeyboardInterrupt:
-        return ended(130, "interrupted; the same command goes on where it was")
+        return ended(130, "evaluate: interrupted; the same command goes on where it was")
     print(report.text(outcome))
     for file in files:
         print(file)
     return 0
-
-
-def ended(code: int, why: object) -> int:
-    """Say why nothing came of it; the exit code."""
-    print(printable_lines(f"evaluate: {why}"), file=sys.stderr)
-    return code
 
 
 # Tasks

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from dali_pipes.prepare.work import BadInput
-from dali_pipes.terminal import accept_all_names
+from dali_pipes.terminal import accept_all_names, ended
 
 COMMANDS = {  # by module
     "check": "check",
@@ -45,14 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = args.main(args)
     except BadInput as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
+        return ended(2, f"{parser.prog}: {error}")
     except OSError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
+        return ended(1, f"{parser.prog}: {error}")
     except KeyboardInterrupt:
-        print("interrupted; the same command continues where this one stopped", file=sys.stderr)
-        return 130
+        return ended(130, "interrupted; the same command continues where this one stopped")
     return status
 
 
