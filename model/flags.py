@@ -41,6 +41,8 @@ def whole(least: int, most: int = 10**9) -> Callable[[str], int]:
     return _number(int, lambda n: least <= n <= most, f"a whole number from {least} to {most}")
 
 
+processes = whole(0, 1024)
+seed = whole(0, 2**63 - 1)  # what torch takes
 positive = _number(float, lambda x: 0 < x <= 1e9, "a number above 0, up to 1e9")
 not_negative = _number(float, lambda x: 0 <= x <= 1e9, "a number from 0 to 1e9")
 share = _number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")

@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from model import BACKBONES
-from model.flags import Help, Parser, events_folder, not_negative, positive, share, size, whole
+from model.flags import (
+    Help,
+    Parser,
+    events_folder,
+    not_negative,
+    positive,
+    processes,
+    seed,
+    share,
+    size,
+    whole,
+)
 from model.training.precision import PRECISIONS
 
 DESCRIPTION = """\
@@ -119,9 +130,9 @@ def _common() -> Parser:
         help="number format of the network; auto is the fastest that the device has; tf32 (GPU) is "
         "float32 with convolutions that multiply 10 bits of mantissa")
     group.add_argument("--bs", type=whole(1), default=8, metavar="CLIPS", help="batch size")
-    group.add_argument("--num_workers", type=whole(0, 1024), default=2, metavar="N",
+    group.add_argument("--num_workers", type=processes, default=2, metavar="N",
         help="decoding processes; 0 decodes in this one")
-    group.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, metavar="N",
+    group.add_argument("--seed", type=seed, default=0, metavar="N",
         help="decides random weights, splits and the order of training")
     # fmt: on
     return parser

@@ -14,6 +14,8 @@ from model.flags import (
     not_negative,
     part,
     positive,
+    processes,
+    seed,
     share,
     size,
     whole,
@@ -96,7 +98,7 @@ def _parser(add_flow: AddFlow) -> argparse.ArgumentParser:
         help="clips of each video in an epoch")
     group.add_argument("--val_fraction", type=share, default=0.0, metavar="SHARE",
         help="share of the videos held out to measure accuracy on, 0 to below 1")
-    group.add_argument("--num_workers", type=whole(0, 1024), default=2, metavar="N",
+    group.add_argument("--num_workers", type=processes, default=2, metavar="N",
         help="decoding processes of each training process; 0 decodes in that itself")
     group.add_argument("--prefetch", type=whole(1), default=2, metavar="BATCHES",
         help="batches to prepare ahead: more take memory and bridge longer stalls")
@@ -145,7 +147,7 @@ def _parser(add_flow: AddFlow) -> argparse.ArgumentParser:
     group.add_argument("--steps", type=whole(1), metavar="N",
         help="end after N optimiser steps in all, counted from the first start; replaces "
         "--epoch_num")
-    group.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, metavar="N",
+    group.add_argument("--seed", type=seed, default=0, metavar="N",
         help="decides weights, order, crops and flips")
 
     group = parser.add_argument_group("machine")
