@@ -6,7 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -76,7 +76,6 @@ class Feed:
     def __post_init__(self) -> None:
         self.clock = Clock(self.device)
         self._running: Running | None = None
-        self._strictly = False
         self._lent: list[Tensor] = []  # DALI's memory, as tensors, of the last batch
         self._in_use: deque[tuple[torch.cuda.Event, list[Tensor]]] = deque()
 
@@ -102,6 +101,12 @@ class Feed:
         """Whether DALI decodes images, and so a sample is one instead of a clip."""
         on_gpu = self.device.type == "cuda"
         return self.flow == "stored" and (on_gpu or not isinstance(self.source, Reels))
+
+    @property
+    def _trusts_images(self) -> bool:
+        """Whether DALI is the first to decode them."""
+        folders = isinstance(self.source, FrameFolders) and not self.source.strictly
+        return folders and self._by_image
 
     @property
     def _trusted(self) -> tuple[str, ...]:
@@ -187,9 +192,9 @@ class Feed:
             return self._running.next()
         except LoaderStopped as error:
             self.close()
-            decoding = isinstance(error.__cause__, RuntimeError)
-            if decoding and isinstance(self.source, FrameFolders) and not self._strictly:
-                self._strictly = True  # DALI ends with the first image that it refuses: find it
+            if self._trusts_images and isinstance(error.__cause__, RuntimeError):
+                # DALI ends with the first image that it refuses: find it, and those to come.
+                self.source = replace(cast(FrameFolders, self.source), strictly=True)
                 return self._run(share, clips)
             names = sorted({printable(self.source.paths[clip.video]) for clip in clips})
             advice = "; choose flow 'tvl1'" if self.flow == "nvof" else ""
@@ -207,7 +212,7 @@ class Feed:
         work = (self.workers, self.prefetch)
         if self._by_image:
             source = cast(FrameFolders | Reels, self.source)
-            images = FetchImages(source, *arguments, self.batch_size, self._strictly)
+            images = FetchImages(source, *arguments, self.batch_size)
             if self.device.type == "cuda":
                 return image_pipeline(
                     images, *work, self.decode_threads, "mixed", self.device.index

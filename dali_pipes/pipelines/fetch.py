@@ -352,7 +352,7 @@ class FetchImages(Fetch):
     Kinds are RGB, u and v of frame folders, RGB and u above v of reels. Of `batch_size` clips of T
     frames it gives batch_size * T samples, what a clip has besides images T times and as one array
     each: DALI takes long over many small ones. Reasons are padded with zeros. Images are read once:
-    what was examined is what DALI decodes. `strictly`: decoding is tried here.
+    what was examined is what DALI decodes.
     """
 
     source: FrameFolders | Reels
@@ -365,11 +365,9 @@ class FetchImages(Fetch):
         share: Share,
         notes: str,
         batch_size: int,
-        strictly: bool = False,
     ) -> None:
         super().__init__(source, spec, known, share, notes)
         self.batch_size = batch_size
-        self._how = {"strictly": True} if strictly else {}  # of frame folders
         height, width = spec.resize
         shapes = [(height, width, 3), (2 * height, width)]  # of reels, which are not resized
         if isinstance(source, FrameFolders):
@@ -398,8 +396,7 @@ class FetchImages(Fetch):
     def read(self, clip: Clip, numbers: range) -> Arrays:
         """All images of one kind, then of the next; blank ones where flow has fewer fields."""
         fields = numbers[: self.spec.flow_fields]
-        shown = numbers[: self.spec.clip_len]
-        kinds = self.source.read_encoded(clip.video, shown, fields, **self._how)
+        kinds = self.source.read_encoded(clip.video, numbers[: self.spec.clip_len], fields)
         frames = self.spec.clip_len
         return tuple(
             image

@@ -36,11 +36,13 @@ class FrameFolders(Items):
         FLOW_Y_DIR/video/frame000001.jpg        v
 
     `flow` is (FLOW_X_DIR, FLOW_Y_DIR), or None: flow is to be computed from the frames. Images may
-    be called otherwise, such as img_00001.jpg, alike in all folders of a side.
+    be called otherwise, such as img_00001.jpg, alike in all folders of a side. `strictly`: what is
+    handed over encoded is decoded, too, to see whether it can be.
     """
 
     flow: tuple[str, str] | None = None
     namings: tuple[Naming, ...] = (PUBLISHED, PUBLISHED, PUBLISHED)  # of frames, u, v
+    strictly: bool = False
 
     @classmethod
     def found(
@@ -164,13 +166,10 @@ class FrameFolders(Items):
         return np.stack(images), native
 
     def read_encoded(
-        self, item: int, numbers: Sequence[int], fields: Sequence[int], strictly: bool = False
+        self, item: int, numbers: Sequence[int], fields: Sequence[int]
     ) -> tuple[list[NDArray[np.uint8]], ...]:
-        """The images, encoded, of frames, and of u and v if there is flow. Raises BadVideo.
-
-        `strictly`: decodes them, too, to see whether they can be.
-        """
-        read = read_decodable if strictly else read_encoded
+        """The images, encoded, of frames, and of u and v if there is flow. Raises BadVideo."""
+        read = read_decodable if self.strictly else read_encoded
         wanted = (numbers, *(fields for _ in self.flow or ()))
         return tuple(
             [self.image(item, number, read, kind) for number in some]
