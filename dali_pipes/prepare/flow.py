@@ -36,7 +36,7 @@ from dali_pipes.prepare.frames import (
 )
 from dali_pipes.prepare.images import QUALITY, image_sizes, jpeg
 from dali_pipes.prepare.list_clips import Listed
-from dali_pipes.prepare.made import Records, images_origin, short_hash
+from dali_pipes.prepare.origins import Records, images_origin, short_hash
 from dali_pipes.prepare.store import claim, publish, remove, write_whole
 from dali_pipes.prepare.work import (
     BadInput,

@@ -17,7 +17,7 @@ from dali_pipes.flow import fitted
 from dali_pipes.lock import locked
 from dali_pipes.prepare.images import QUALITY, image_sizes, jpeg
 from dali_pipes.prepare.list_clips import Listed, list_lines, write_list
-from dali_pipes.prepare.made import Records, images_origin, is_video, video_origin
+from dali_pipes.prepare.origins import Records, images_origin, is_video, video_origin
 from dali_pipes.prepare.store import claim, publish, remove
 from dali_pipes.prepare.work import (
     BadInput,

@@ -35,7 +35,7 @@ from dali_pipes.prepare.compute import (
     tvl1_device,
 )
 from dali_pipes.prepare.images import QUALITY, jpeg
-from dali_pipes.prepare.made import origin_of, unchanged
+from dali_pipes.prepare.origins import origin_of, unchanged
 from dali_pipes.prepare.shards import (
     Made,
     ShardWriter,

@@ -46,7 +46,7 @@ class Made:
     size: tuple[int, int]  # (height, width) of the video itself, px
     fps: float  # 0: not known
     steps: NDArray[np.void]  # [frames + 1], its rows of the index
-    origin: str = ""  # what it was made from (`made`), "" where that is not known
+    origin: str = ""  # what it was made from (`origins`), "" where that is not known
 
     @property
     def frames(self) -> int:

@@ -83,7 +83,7 @@ def read(file: Path | str) -> Columns:
 
 
 def read_origins(file: Path | str) -> list[str]:
-    """What each video was (`prepare.made`), "" where not known. Raises ValueError if damaged.
+    """What each video was (`prepare.origins`), "" where not known. Raises ValueError if damaged.
 
     Apart: only `prepare reels` needs it.
     """
