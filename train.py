@@ -13,9 +13,10 @@ not allow it; 1: it went wrong on the way. --resume continues in each case.
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,11 @@ from dali_pipes.sources import open_source, split
 from dali_pipes.terminal import accept_all_names, ended
 from kernels.labels.difficulty import motion_confidence
 from kernels.labels.schema import NAMES
+from kernels.stages import Clock
 from model.networks.build import check_clips_fit, check_width
 from model.training import checkpoint, curriculum
 from model.training.distributed import NoDevice, Ranks, joined
-from model.training.learner import Learner, make_learner, train_step
+from model.training.learner import Learner, Queued, make_learner, train_step
 from model.training.options import common, parse, plain
 from model.training.precision import choose
 from model.training.report import Report, Step, new_run
@@ -58,6 +60,30 @@ class Stop(Exception):
         self.code = code
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A batch, or None after a request to stop, and when it came (time.perf_counter)."""
+
+    batch: ClipBatch | None  # what the curriculum takes of it
+    clips: int  # all that were loaded
+    began: float
+    waited: float  # seconds
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A step on a batch, and what there is to report of it once its losses are read."""
+
+    queued: Queued
+    batch: ClipBatch
+    epoch: int
+    lr: float
+    clips: int  # of all processes
+    seconds: float
+    waited: float  # of these, for the batch
+    seconds_a_clip: Mapping[str, float]  # of the stages
+
+
 @dataclass
 class Run(Learner):
     """What a training process works with."""
@@ -68,7 +94,9 @@ class Run(Learner):
     report: Report
     folder: Path  # of the checkpoints
     skips: list[dict[str, Any]]  # reported by the loaders, not yet written down
-    step: int = 0  # optimiser steps done
+    clock: Clock
+    step: int = 0  # optimiser steps done and read
+    unread: deque[Unread] = field(default_factory=deque)
     saved: Path | None = None  # the last checkpoint
     saved_at: float = 0.0  # on time.monotonic's clock, as pictured_at
     pictured_at: float = -float("inf")
@@ -77,17 +105,22 @@ class Run(Learner):
     told_unmeasured: bool = False
 
     @property
+    def steps(self) -> int:
+        """Optimiser steps done, as far as is known."""
+        return self.step + sum(one.queued.may_count for one in self.unread)
+
+    @property
     def progress(self) -> float:
         """The part of the training that is done, from 0 to about 1."""
         args = self.args
         if args.steps is not None:
-            return self.step / args.steps
+            return self.steps / args.steps
         return self.loader.consumed / (args.epoch_num * self.loader.clips_per_epoch)
 
     @property
     def finished(self) -> bool:
         if self.args.steps is not None:
-            return bool(self.step >= self.args.steps)
+            return bool(self.steps >= self.args.steps)
         return bool(self.loader.epoch >= self.args.epoch_num)
 
 
@@ -154,6 +187,7 @@ def prepare(args: Namespace, ranks: Ranks, held: ExitStack) -> Run:
         report=report,
         folder=args.model_save_dir / ranks.share(name),
         skips=skips,
+        clock=Clock(ranks.device),
         step=step,
         saved=path,
     )
@@ -231,6 +265,7 @@ def train(run: Run, stop: list[str]) -> None:
         loaded = load(run, stop)
         agreed = agree(run, loaded, stop)
         if agreed.stop or loaded.batch is None:
+            read_steps(run, 0)
             save(run, position)
             run.report.say(f"asked to stop ({stop[0] if stop else 'another process'}): saved")
             break
@@ -242,6 +277,8 @@ def train(run: Run, stop: list[str]) -> None:
         for _ in range(epoch, run.loader.epoch):
             run.scheduler.step()
         ended = run.loader.epoch > epoch
+        if ended or agreed.save or run.finished:
+            read_steps(run, 0)
         if ended and run.args.val_fraction:
             validate(run, stop)
         if ended or agreed.save or run.finished:
@@ -249,16 +286,6 @@ def train(run: Run, stop: list[str]) -> None:
             run.saved_at = time.monotonic()
 
     run.report.end(run.args.num_workers, run.saved)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A batch, or None after a request to stop, and when it came (time.perf_counter)."""
-
-    batch: ClipBatch | None  # what the curriculum takes of it
-    clips: int  # all that were loaded
-    began: float
-    waited: float  # seconds
 
 
 def load(run: Run, stop: list[str]) -> Loaded:
@@ -291,14 +318,19 @@ class Agreed:
 
 
 def agree(run: Run, loaded: Loaded, stop: list[str]) -> Agreed:
-    """All that the processes must agree on, in one exchange; skipped files are written down."""
-    clips = 0 if loaded.batch is None else len(loaded.batch)
+    """All that the processes must agree on, and the losses of the step that is to be read next, in
+    one exchange. Skipped files are written down."""
+    here = 0 if loaded.batch is None else len(loaded.batch)
     overdue = run.ranks.first and time.monotonic() - run.saved_at >= 60 * run.args.save_minutes
-    votes = torch.tensor([clips, not clips, overdue, bool(stop), len(run.skips)])
-    clips, without_clips, save_now, stop_now, skips = run.ranks.sum(votes).tolist()
+    read = run.unread.popleft() if len(run.unread) > run.ahead else None
+    votes = torch.tensor([here, not here, overdue, bool(stop), len(run.skips)])
+    shares = read.queued.shares() if read else torch.empty(0)
+    clips, without_clips, save_now, stop_now, skips, *losses = sums(run, torch.cat([votes, shares]))
+    if read:
+        report_step(run, read, losses)
     if skips:
         name_skipped(run)
-    return Agreed(clips, without_clips > 0, save_now > 0, stop_now > 0)
+    return Agreed(int(clips), without_clips > 0, save_now > 0, stop_now > 0)
 
 
 def name_skipped(run: Run) -> None:
@@ -315,26 +347,49 @@ def leave_out(run: Run) -> None:
 
 
 def learn(run: Run, loaded: Loaded, clips: int, epoch: int) -> None:
-    """A step on a batch, and what there is to report of it; `clips` are those of all processes."""
+    """A step on a batch; `clips` are those of all processes. On a GPU it is queued while the one
+    before is at work, whose losses are read then."""
     assert loaded.batch is not None
     run.slots_unused = 0
     lr = run.optimizer.param_groups[0]["lr"]
-    began = time.perf_counter()
-    result = train_step(run, loaded.batch, clips)
-    ended = time.perf_counter()
+    with run.clock.stage("step", loaded.clips):
+        queued = train_step(run, loaded.batch, clips)
+    seconds = time.perf_counter() - loaded.began
+    stages = run.loader.seconds_a_clip | run.clock.seconds_a_clip()
+    run.unread.append(
+        Unread(queued, loaded.batch, epoch + 1, lr, clips, seconds, loaded.waited, stages)
+    )
+    if run.ranks.world_size == 1:  # several tell each other when they agree on the next step
+        read_steps(run, run.ahead)
+
+
+def read_steps(run: Run, but: int) -> None:
+    """Read and report the steps that were queued, but for the last ones; all processes together."""
+    while len(run.unread) > but:
+        read = run.unread.popleft()
+        report_step(run, read, sums(run, read.queued.shares()))
+
+
+def sums(run: Run, values: Tensor) -> list[float]:
+    """Of all processes; exact until they are rounded to float32 in the end."""
+    return run.ranks.sum(values.double()).float().tolist()
+
+
+def report_step(run: Run, read: Unread, losses: Sequence[float]) -> None:
+    """`losses`: the losses and label errors of all processes."""
+    result = read.queued.result(losses)
     if not result.taken:
         if not result.overflow:
-            report_bad_step(run, loaded.batch)
+            report_bad_step(run, read.batch)
         return
     run.bad_steps = 0
     run.step += 1
-    losses = (result.motion_loss, result.app_loss, result.label_errors)
-    stages = run.loader.seconds_a_clip | {"step": (ended - began) / loaded.clips}
-    ms = {stage: 1000 * a_clip for stage, a_clip in stages.items()}
-    seconds = ended - loaded.began
-    run.report.step(Step(run.step, epoch + 1, *losses, lr, clips, seconds, loaded.waited, ms))
+    reported = (result.motion_loss, result.app_loss, result.label_errors)
+    ms = {stage: 1000 * a_clip for stage, a_clip in read.seconds_a_clip.items()}
+    times = (read.seconds, read.waited, ms)
+    run.report.step(Step(run.step, read.epoch, *reported, read.lr, read.clips, *times))
     if run.ranks.first and time.monotonic() - run.pictured_at >= PICTURE_SECONDS:
-        run.report.picture("clip", picture(run, loaded.batch, result.predicted), run.step)
+        run.report.picture("clip", picture(run, read.batch, result.predicted), run.step)
         run.pictured_at = time.monotonic()
 
 

@@ -20,7 +20,8 @@ from dali_pipes.batch import ClipBatch
 from dali_pipes.clips import ClipSpec, clip_at, clip_start, rank_slots
 from dali_pipes.decoding.opening import BadVideo, printable
 from dali_pipes.flow import GONE, NO_FLOW, resolve_flow
-from dali_pipes.pipelines.feed import Feed, decodes_on_gpu
+from dali_pipes.pipelines.aside import Made
+from dali_pipes.pipelines.feed import Feed, Received, decodes_on_gpu
 from dali_pipes.pipelines.fetch import Share
 from dali_pipes.pipelines.nvdec import DECODE_THREADS
 from dali_pipes.sources import Reels, Source, VideoFiles, open_source
@@ -135,6 +136,7 @@ class ClipLoader:
         self._on_skip = on_skip
         self._reported: set[str] = set()
         self._barren = 0  # slots since the last usable clip
+        self._made: Made[tuple[Received, ClipBatch]] | None = None  # ahead, on a GPU
 
         index = Index(self.source.index_path)
         on_gpu = decodes_on_gpu(self.flow, self.device) and isinstance(self.source, VideoFiles)
@@ -202,29 +204,38 @@ class ClipLoader:
             raise
 
     def _next(self) -> ClipBatch:
-        slots = rank_slots(self.consumed, self.batch_size, self.rank, self.world_size)
+        aside = self._feed.aside
+        made = self._made or aside.make(lambda: self._make(self.consumed))
+        got, batch = aside.take(made)
+        self._made = None
+        if aside.is_there and self._feed.is_ready:
+            self._made = aside.make(lambda: self._make(self.consumed + self._global_batch))
+        for place, bad in sorted(got.bad.items()):
+            self._skip(bad, got.slots[place])
+        self._barren = 0 if got.good else self._barren + len(got.slots)
+        if self._barren >= self.clips_per_epoch:
+            raise NothingUsable(self._nothing())
+        of_workers = {name: total / max(1, len(batch)) for name, total in got.seconds.items()}
+        self.seconds_a_clip = of_workers | self._feed.clock.seconds_a_clip()
+        return batch
+
+    def _make(self, consumed: int) -> tuple[Received, ClipBatch]:
+        """The batch of the stream that follows so many slots; it has to come next from the feed."""
+        slots = rank_slots(consumed, self.batch_size, self.rank, self.world_size)
         clips = [clip_at(slot, len(self.source), self.spec) for slot in slots]
         got = self._feed.next(Share(slots.start, slots.step), clips)
         if got.slots != list(slots):
             raise AssertionError(f"the pipeline gave slots {got.slots}, wanted {slots}")
-        for place, bad in sorted(got.bad.items()):
-            self._skip(bad, slots[place])
-        self._barren = 0 if got.good else self._barren + len(slots)
-        if self._barren >= self.clips_per_epoch:
-            raise NothingUsable(self._nothing())
-        clips = [clips[place] for place in got.good]
+        good = [clips[place] for place in got.good]
+        rows = [
+            (clip.video, start, *clip.crop, clip.flip)
+            for clip, start in zip(good, got.starts, strict=True)
+        ]
+        facts = torch.tensor(rows, dtype=torch.int64).reshape(-1, 5).T.contiguous()
+        video, start, *crop, flip = self._feed.to_device(facts)
         labels = self._labels(got.frames, got.flow)
-        of_workers = {name: total / max(1, len(clips)) for name, total in got.seconds.items()}
-        self.seconds_a_clip = of_workers | self._feed.clock.seconds_a_clip()
-        return ClipBatch(
-            got.frames,
-            got.flow,
-            labels,
-            self._tensor([clip.video for clip in clips]),
-            self._tensor(got.starts),
-            self._tensor([clip.crop for clip in clips]).reshape(-1, 2),
-            self._tensor([clip.flip for clip in clips]).bool(),
-        )
+        where = (video, start, torch.stack(crop, dim=1), flip.bool())
+        return got, ClipBatch(got.frames, got.flow, labels, *where)
 
     def _labels(self, frames: Tensor, flow: Tensor) -> Tensor:
         if self.flow == NO_FLOW:
@@ -268,6 +279,7 @@ class ClipLoader:
 
     def close(self) -> None:
         """End the decoding workers. Iterating again starts new ones."""
+        self._made = None
         self._feed.close()
 
     def describe(self) -> str:
@@ -301,9 +313,6 @@ class ClipLoader:
     @property
     def _global_batch(self) -> int:
         return self.batch_size * self.world_size
-
-    def _tensor(self, values: list[Any]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self.device)
 
     def _jump(self, consumed: int) -> None:
         if consumed != self.consumed:

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer import event_file_writer
 
 import train
+from dali_pipes import ClipBatch
 from dali_pipes.decoding.opening import BadVideo
 from dali_pipes.sources import Synthetic, split
 from kernels.labels.difficulty import motion_confidence
@@ -25,6 +26,7 @@ from kernels.labels.schema import NAMES
 from model.networks.build import statistics_net
 from model.networks.heads import StatisticsNet
 from model.training import learner
+from model.training.learner import Result
 from model.training.options import parse
 
 ROOT = Path(__file__).parent.parent
@@ -199,9 +201,15 @@ def test_the_network_learns_a_fixed_batch(run: Train, tmp_path: Path) -> None:
     constant = labels.var(dim=0, unbiased=False)
     best_constant = constant[:14].mean() + 0.1 * constant[14:].mean()
     state.parallel.train()
-    values = [train.train_step(state, batch, len(batch)) for _ in range(60)]
+    values = [trained_on(state, batch) for _ in range(60)]
     totals = [value.motion_loss + value.app_loss for value in values]
     assert totals[0] > best_constant > 2 * totals[-1]
+
+
+def trained_on(state: train.Run, batch: ClipBatch) -> Result:
+    """Train on a batch, and look at once what came of it."""
+    queued = train.train_step(state, batch, len(batch))
+    return queued.result(queued.shares().tolist())
 
 
 def run_objects(run: Train, flags: str, out: str) -> train.Run:
@@ -222,21 +230,21 @@ def test_a_step_that_is_not_finite_leaves_the_network_alone(
     state = run_objects(run, "--steps 5 --bs 2", "guard")
     state.parallel.train()
     batch = state.loader.next_batch()
-    assert train.train_step(state, batch, 2).taken
+    assert trained_on(state, batch).taken
     before = {name: value.clone() for name, value in state.net.named_parameters()}
     buffers = {name: value.clone() for name, value in state.net.named_buffers()}
     hook = state.net.backbone.register_forward_hook(lambda *_: torch.full((2, 26), torch.inf))
-    result = train.train_step(state, batch, 2)
+    result = trained_on(state, batch)
     hook.remove()
     assert not result.taken
     assert not result.overflow
     assert all(torch.equal(value, before[name]) for name, value in state.net.named_parameters())
     assert all(torch.equal(value, buffers[name]) for name, value in state.net.named_buffers())
-    assert train.train_step(state, batch, 2).taken  # and training goes on
+    assert trained_on(state, batch).taken  # and training goes on
 
     # A gradient alone can be at fault.
     grown = state.net.heads.motion.weight.register_hook(lambda gradient: gradient * torch.nan)
-    result = train.train_step(state, batch, 2)
+    result = trained_on(state, batch)
     grown.remove()
     assert not result.taken
     assert np.isfinite(result.motion_loss)

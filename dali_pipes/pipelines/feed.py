@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ from dali_pipes.decoding.opening import BadVideo, printable
 from dali_pipes.flow import NO_FLOW
 from dali_pipes.pipelines import cpu as cpu_pipeline
 from dali_pipes.pipelines import gpu as gpu_pipeline
+from dali_pipes.pipelines.aside import Aside
 from dali_pipes.pipelines.fetch import (
     FetchClips,
     FetchEncoded,
@@ -75,9 +76,8 @@ class Feed:
 
     def __post_init__(self) -> None:
         self.clock = Clock(self.device)
+        self.aside = Aside(self.device)
         self._running: Running | None = None
-        self._lent: list[Tensor] = []  # DALI's memory, as tensors, of the last batch
-        self._in_use: deque[tuple[torch.cuda.Event, list[Tensor]]] = deque()
 
     @property
     def decoder(self) -> str:
@@ -130,9 +130,14 @@ class Feed:
         """Memory of resized and of cropped pixels in batches under way."""
         pixel = 3 * self.spec.clip_len + 2 * self.spec.flow_fields
         whole, cut = math.prod(self.spec.resize) * pixel, self.spec.size**2 * pixel
-        ahead = self.prefetch
+        ahead = self.prefetch + self.aside.is_there
         handed = whole if self._by_image or self._on_gpu else cut
         return self.batch_size * ((2 * ahead + 1) * handed + (ahead + 1) * cut)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the next batch can be had at once."""
+        return self._running is not None and self._running.is_ready
 
     def next(self, share: Share, clips: Sequence[Clip]) -> Received:
         """The next batch: `clips`, whose slots begin `share`. Raises LoaderStopped."""
@@ -140,7 +145,6 @@ class Feed:
         with nvtx_range("waiting", self.device):
             outputs = self._run(share, clips)
         waited = time.perf_counter() - began
-        self._keep_until_read()
         samples = self.spec.clip_len if self._by_image else 1  # of a clip
         reports = outputs[2].as_array()[::samples]
         bad: dict[int, BadVideo] = {}
@@ -153,23 +157,28 @@ class Feed:
                 reason = f"the GPU decoder gave {shape[0]} of {self.spec.clip_len} frames"
                 bad[place] = BadVideo(self.source.paths[clips[place].video], "decode", reason)
         good = [place for place in range(len(clips)) if place not in bad]
-        frames = self._clips(outputs[0], good, samples)
+        frames = self._clips(outputs[0], good, samples, (self.spec.clip_len, 3))
         if self._on_gpu and self.flow != "nvof":
             flow = self._tvl1_flow(outputs, [(place, clips[place]) for place in good])
         else:
-            flow = self._clips(outputs[1], good, samples)
             # There is a field for every frame sample, and a blank one where none is wanted.
             fields = 0 if self.flow == NO_FLOW else self.spec.flow_fields
-            flow = flow[:, :fields]
+            flow = self._clips(outputs[1], good, samples, (fields, 2))[:, :fields]
         return Received(
             reports[:, 0].tolist(),
             good,
             reports[good, 1].tolist(),
-            frames.to(self.device),
-            flow.to(self.device),
+            self.to_device(frames),
+            self.to_device(flow),
             bad,
             {"waiting": waited, **self._worker_seconds(reports)},
         )
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """A tensor of the CPU where batches are; nothing waits for it."""
+        if self.device.type == "cpu" or tensor.is_cuda:
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def close(self) -> None:
         """End the workers; what was prepared ahead is lost."""
@@ -227,14 +236,22 @@ class Feed:
         clips = fetch(self.source, *arguments)
         return cpu_pipeline.clip_pipeline(clips, self.batch_size, *work)
 
-    def _clips(self, output: Any, good: list[int], samples: int) -> Tensor:
-        """A pipeline's output as one tensor of its good clips, without a copy if all are."""
+    def _clips(self, output: Any, good: list[int], samples: int, of: tuple[int, int]) -> Tensor:
+        """A pipeline's output as one tensor of its good clips, without a copy if all are.
+
+        `of`: (frames or fields of a clip, channels).
+        """
+        if not good:
+            shape = (0, of[0], self.spec.size, self.spec.size, of[1])
+            return torch.empty(shape, dtype=torch.uint8, device=self.device)
         if not output.is_dense_tensor():  # a clip that was cut short is among them
             return torch.stack([self._borrow(output[place]) for place in good])
         tensor = self._borrow(output.as_tensor())
         if samples > 1:
             tensor = tensor.unflatten(0, (-1, samples))
-        return tensor if len(good) == len(tensor) else tensor[good]
+        if len(good) == len(tensor):
+            return tensor
+        return torch.stack([tensor[place] for place in good])  # an index would be waited for
 
     def _tvl1_flow(self, outputs: Any, clips: list[tuple[int, Clip]]) -> Tensor:
         """Of the frames that the pipeline gave for it, native or, for `tvl1-fast`, resized."""
@@ -261,17 +278,4 @@ class Feed:
 
     def _borrow(self, tensor: Any) -> Tensor:
         """DALI's memory as a torch tensor."""
-        borrowed = torch.from_dlpack(tensor)
-        if borrowed.is_cuda:
-            self._lent.append(borrowed)
-        return borrowed
-
-    def _keep_until_read(self) -> None:
-        """DALI may use memory again as soon as no tensor holds it, but a GPU reads it later."""
-        if self._lent:
-            event = torch.cuda.Event()
-            event.record(torch.cuda.current_stream(self.device))
-            self._in_use.append((event, self._lent))
-            self._lent = []
-        while self._in_use and self._in_use[0][0].query():
-            self._in_use.popleft()
+        return self.aside.borrow(torch.from_dlpack(tensor))

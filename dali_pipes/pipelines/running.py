@@ -64,6 +64,11 @@ class Running:
         return outputs
 
     @property
+    def is_ready(self) -> bool:
+        """Whether `next` has outputs at once."""
+        return not (self._work.ready.empty() or self._work.failed)
+
+    @property
     def _patience(self) -> float:
         started = self._work.started.is_set()
         return self._stall_seconds if started else max(self._stall_seconds, _START_SECONDS)
@@ -100,6 +105,7 @@ class _Work:
         self.notes = Notes()
         self.workers: list[BaseProcess] = []
         self.started = threading.Event()
+        self.failed = False
         self.wanted: SimpleQueue[bool] = SimpleQueue()
         self.ready: SimpleQueue[Any] = SimpleQueue()
         self.thread = threading.Thread(target=self._serve, args=([build], run), daemon=True)
@@ -123,6 +129,7 @@ class _Work:
             while self.wanted.get():
                 self.ready.put(run(pipeline))
         except BaseException as error:
+            self.failed = True
             self.ready.put(error)
         finally:
             # DALI does so once the pipeline is collected, for which a traceback can make it wait

@@ -1,6 +1,7 @@
 """What learns in a run, and one step of it: forward, loss, backward, and a guard."""
 
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -13,7 +14,8 @@ from kernels.stages import nvtx_range
 from model.networks.build import statistics_net
 from model.networks.heads import StatisticsNet
 from model.training.distributed import Ranks
-from model.training.loss import LOSSES, StatisticsLoss, absolute_errors
+from model.training.guard import Buffers, step_if_finite, step_if_finite_on_device
+from model.training.loss import LOSSES, StatisticsLoss, absolute_errors, columns_of
 from model.training.precision import Precision
 from model.training.restore import Generators, restore
 
@@ -39,6 +41,8 @@ class Learner:
     optimizer: torch.optim.SGD
     scheduler: torch.optim.lr_scheduler.StepLR
     scaler: torch.amp.GradScaler
+    buffers: Buffers
+    ahead: int  # steps that may be queued without it being known what came of them
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -59,6 +63,8 @@ class Learner:
         """Continue from a checkpoint. Raises NoCheckpoint if it does not fit, and says what."""
         generators = Generators(self.ranks.rank, self.ranks.device)
         restore(self.parts | {"generators": generators}, saved, path)
+        for group in self.optimizer.param_groups:
+            group["fused"] = bool(self.ahead) or None  # the checkpoint may be of another device
 
 
 def make_learner(args: Namespace, ranks: Ranks, precision: Precision) -> Learner:
@@ -70,7 +76,8 @@ def make_learner(args: Namespace, ranks: Ranks, precision: Precision) -> Learner
     net.to(device=ranks.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     if args.compile:
         net.compile()
-    optimizer = make_optimizer(net, args)
+    ahead = steps_ahead(ranks.device)
+    optimizer = make_optimizer(net, args, fused=bool(ahead) or None)
     learner = Learner(
         ranks,
         precision,
@@ -80,17 +87,54 @@ def make_learner(args: Namespace, ranks: Ranks, precision: Precision) -> Learner
         optimizer,
         torch.optim.lr_scheduler.StepLR(optimizer, args.step_s, args.gamma),
         torch.amp.GradScaler(ranks.device.type, enabled=precision.scaled),
+        Buffers(list(net.buffers())),
+        ahead,
     )
     torch.manual_seed(args.seed + ranks.rank)
     return learner
 
 
-def make_optimizer(net: nn.Module, args: Namespace) -> torch.optim.SGD:
+def steps_ahead(device: torch.device) -> int:
+    """While a GPU is at a step, the next is queued."""
+    return int(device.type == "cuda")
+
+
+def make_optimizer(net: nn.Module, args: Namespace, fused: bool | None) -> torch.optim.SGD:
     """SGD as published: biases, those of batch norm too, learn at twice the rate."""
     biases = [p for name, p in net.named_parameters() if name.endswith("bias")]
     others = [p for name, p in net.named_parameters() if not name.endswith("bias")]
     groups: list[dict[str, Any]] = [{"params": others}, {"params": biases, "lr": 2 * args.lr}]
-    return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum, weight_decay=args.wd)
+    return torch.optim.SGD(
+        groups, lr=args.lr, momentum=args.momentum, weight_decay=args.wd, fused=fused
+    )
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A step that a GPU may still be at. On a CPU it is done."""
+
+    predicted: Tensor  # [N,...], what the heads put out, motion first
+    numbers: Tensor  # float32 [4+K]: losses, label errors, norm of the gradient, scale of it
+    there: torch.cuda.Event | None  # from when on `numbers` can be read
+
+    @property
+    def may_count(self) -> bool:
+        """Whether the step was taken; True as long as that is not known."""
+        return self.there is not None or isfinite(self.numbers[-2])
+
+    def shares(self) -> Tensor:
+        """This process's share of the losses and of the label errors, float32 [2+K]. Waits."""
+        if self.there:
+            self.there.synchronize()
+        return self.numbers[:-2]
+
+    def result(self, sums: Sequence[float]) -> "Result":
+        """`sums`: the shares of all processes, added up."""
+        motion, app, *label_errors = sums
+        norm, scale = self.numbers[-2:].tolist()
+        taken = isfinite(norm)  # the same in all processes
+        overflow = not taken and isfinite(motion + app) and scale > 1
+        return Result(taken, overflow, motion, app, label_errors, self.predicted)
 
 
 @dataclass(frozen=True)
@@ -102,41 +146,48 @@ class Result:
     motion_loss: float
     app_loss: float
     label_errors: list[float]  # mean distance from each learned label
-    predicted: Tensor  # [N,...], what the heads put out, motion first
+    predicted: Tensor
 
 
-def train_step(learner: Learner, batch: Batch, clips: int) -> Result:
+def train_step(learner: Learner, batch: Batch, clips: int) -> Queued:
     """One optimiser step on a batch; `clips` is the size of the batches of all processes.
 
-    Where loss or gradient are not finite, the network is left as it was.
+    Where loss or gradient are not finite, in whichever process, the network is left as it was. A
+    GPU decides that on its own: nothing here waits for it.
     """
     device = learner.ranks.device
-    buffers = [(buffer, buffer.clone()) for buffer in learner.net.buffers()]
+    learner.buffers.remember()
     with nvtx_range("forward", device), learner.precision.autocast():
         motion, app = learner.parallel(batch.frames)  # [N,M], [N,A]
     motion_loss, app_loss = learner.loss(motion, app, batch.labels, clips)
-    # Every process has its share of the loss, a sum; gradients are averaged over the processes.
     with nvtx_range("backward", device):
-        learner.scaler.scale((motion_loss + app_loss) * learner.ranks.world_size).backward()
+        # Every process has its share of the loss, a sum; gradients are averaged over the processes.
+        loss = (motion_loss + app_loss) * learner.ranks.world_size
+        # 1; but NaN from a loss that is not finite, so that every process's gradient shows it.
+        factor = (loss - loss).detach() + 1
+        learner.scaler.scale(loss).backward(factor)
     learner.scaler.unscale_(learner.optimizer)
     norm = nn.utils.get_total_norm(p.grad for p in learner.net.parameters() if p.grad is not None)
 
     predicted = torch.cat([motion, app], dim=1).detach()
     values = learner.net.heads.values(predicted)
-    errors = absolute_errors(values, batch.labels[:, learner.net.heads.columns], clips)
-    shares = torch.cat([torch.stack([motion_loss, app_loss]).detach(), errors])
-    motion_value, app_value, *label_errors = learner.ranks.sum(shares).tolist()
-    finite = isfinite(motion_value + app_value)
-    taken = finite and isfinite(norm)  # the same in all processes
-    if taken:
-        with nvtx_range("optimizer", device):
-            learner.scaler.step(learner.optimizer)
-    else:
-        for buffer, before in buffers:
-            buffer.copy_(before)
-    overflow = (
-        finite and not taken and learner.scaler.is_enabled() and learner.scaler.get_scale() > 1
-    )
+    errors = absolute_errors(values, columns_of(batch.labels, learner.net.heads.columns), clips)
+    losses = torch.stack([motion_loss, app_loss]).detach()
+    guard = torch.stack([norm, learner.scaler.scale(torch.ones_like(norm))])
+    numbers, there = _on_its_way(torch.cat([losses, errors, guard]))
+    with nvtx_range("optimizer", device):
+        step = step_if_finite_on_device if learner.ahead else step_if_finite
+        step(norm, learner.optimizer, learner.buffers)
     learner.scaler.update()
     learner.optimizer.zero_grad()
-    return Result(taken, overflow, motion_value, app_value, label_errors, predicted)
+    return Queued(predicted, numbers, there)
+
+
+def _on_its_way(numbers: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """Numbers on the CPU, and from when on they are there; None: now."""
+    if numbers.device.type == "cpu":
+        return numbers, None
+    host = numbers.to("cpu", non_blocking=True)
+    there = torch.cuda.Event(blocking=True)  # who waits leaves the core to the workers
+    there.record(torch.cuda.current_stream(numbers.device))
+    return host, there
