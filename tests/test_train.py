@@ -179,8 +179,8 @@ def test_biases_learn_at_twice_the_rate(run: Train, monkeypatch: pytest.MonkeyPa
     seen = {}
     original = learner.make_optimizer
 
-    def spy(net: torch.nn.Module, args: object) -> torch.optim.SGD:
-        optimizer = original(net, args)
+    def spy(net: torch.nn.Module, args: object, fused: None) -> torch.optim.SGD:
+        optimizer = original(net, args, fused)
         seen.update({id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]})
         seen["names"] = {name: id(p) for name, p in net.named_parameters()}
         return optimizer
