@@ -78,7 +78,8 @@ class Unread:
     batch: ClipBatch
     epoch: int
     lr: float
-    clips: int  # of all processes
+    loaded: int  # clips
+    clips: int  # of all processes, that were learned from
     seconds: float
     waited: float  # of these, for the batch
     seconds_a_clip: Mapping[str, float]  # of the stages
@@ -347,8 +348,8 @@ def leave_out(run: Run) -> None:
 
 
 def learn(run: Run, loaded: Loaded, clips: int, epoch: int) -> None:
-    """A step on a batch; `clips` are those of all processes. On a GPU it is queued while the one
-    before is at work, whose losses are read then."""
+    """A step on a batch; `clips` are those of all processes. What came of it is read when they
+    agree on the next, or the next but one on a GPU, which is at the next by then."""
     assert loaded.batch is not None
     run.slots_unused = 0
     lr = run.optimizer.param_groups[0]["lr"]
@@ -357,10 +358,12 @@ def learn(run: Run, loaded: Loaded, clips: int, epoch: int) -> None:
     seconds = time.perf_counter() - loaded.began
     stages = run.loader.seconds_a_clip | run.clock.seconds_a_clip()
     run.unread.append(
-        Unread(queued, loaded.batch, epoch + 1, lr, clips, seconds, loaded.waited, stages)
+        Unread(
+            queued, loaded.batch, epoch + 1, lr, loaded.clips, clips, seconds, loaded.waited, stages
+        )
     )
-    if run.ranks.world_size == 1:  # several tell each other when they agree on the next step
-        read_steps(run, run.ahead)
+    if run.ranks.world_size == 1 and not run.ahead:  # there is nothing to wait for
+        read_steps(run, 0)
 
 
 def read_steps(run: Run, but: int) -> None:
@@ -386,8 +389,9 @@ def report_step(run: Run, read: Unread, losses: Sequence[float]) -> None:
     run.step += 1
     reported = (result.motion_loss, result.app_loss, result.label_errors)
     ms = {stage: 1000 * a_clip for stage, a_clip in read.seconds_a_clip.items()}
+    between = 1000 * read.seconds / read.loaded if run.ahead else None
     times = (read.seconds, read.waited, ms)
-    run.report.step(Step(run.step, read.epoch, *reported, read.lr, read.clips, *times))
+    run.report.step(Step(run.step, read.epoch, *reported, read.lr, read.clips, *times, between))
     if run.ranks.first and time.monotonic() - run.pictured_at >= PICTURE_SECONDS:
         run.report.picture("clip", picture(run, read.batch, result.predicted), run.step)
         run.pictured_at = time.monotonic()

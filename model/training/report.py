@@ -58,6 +58,7 @@ class Step:
     seconds: float
     seconds_waiting: float  # of these, for data
     ms_a_clip: Mapping[str, float]  # of each stage that is known, on rank 0
+    ms_between: float | None = None  # steps, a clip, there; of a GPU
 
 
 class Report:
@@ -111,7 +112,7 @@ class Report:
             **{f"ms_a_clip/{stage}": ms for stage, ms in step.ms_a_clip.items()},
         }
         self._scalars(values, step.number)
-        self._stages.add(step.ms_a_clip)
+        self._stages.add(step.ms_a_clip, step.ms_between)
         self._errors.append(step.label_errors)
         if step.number == 1 or step.number % ERROR_STEPS == 0:
             self.labels("label_error", np.mean(self._errors, axis=0), step.number)

@@ -272,3 +272,26 @@ def test_an_interrupt_while_the_next_is_made_loses_none(
         with pytest.raises(KeyboardInterrupt):
             clips.next_batch()
     assert [batch.start.tolist() for batch in clips] == wanted
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_batches_are_made_while_a_step_is_at_work() -> None:
+    """And are those of a loader of which nothing is asked before the GPU is done."""
+    source = Synthetic.make(5, size=(144, 160))
+    patient, busy = (loader(source=source, device="cuda", num_workers=1) for _ in range(2))
+    expected = []
+    for _ in range(6):
+        expected.append(patient.next_batch())
+        torch.cuda.synchronize()
+    found = [busy.next_batch() for _ in range(2)]  # compiles
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(4):
+            torch.cuda._sleep(500_000_000)  # a step of a quarter of a second
+            found.append(busy.next_batch())
+            assert not torch.cuda.current_stream().query()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.cuda.synchronize()
+    assert all(same(batch, wanted) for batch, wanted in zip(found, expected, strict=True))
