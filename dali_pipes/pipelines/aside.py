@@ -3,8 +3,9 @@
     training | step n-1 |  wait: n is made  | step n |  wait: n+1 is made  | step n+1
     aside               |  wait: step n-1   | flow and labels of n+1  |  wait: step n  | of n+2
 
-The second kind of wait is for memory: what a batch had may be given to the next but one. On a CPU
-there is nothing beside, and work is done when it is asked for.
+The second kind of wait is for memory: what a batch had may be given to the next but one. The host
+waits only where nothing else keeps it from queueing batch after batch. On a CPU there is nothing
+beside, and work is done when it is asked for.
 """
 
 from collections import deque
@@ -76,3 +77,8 @@ class Aside:
         self._in_use.append((until, borrowed))
         while self._in_use and self._in_use[0][0].query():
             self._in_use.popleft()
+        if len(self._in_use) > _MOST_IN_USE:
+            self._in_use.popleft()[0].synchronize()
+
+
+_MOST_IN_USE = 6  # two for each batch: training that reads a loss now and then comes to four

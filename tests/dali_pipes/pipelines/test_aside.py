@@ -26,6 +26,12 @@ class Event:
     def query(self) -> bool:
         return self.passed
 
+    def synchronize(self) -> None:
+        waited.append(self.name)
+
+
+waited: list[str] = []  # for what by the host
+
 
 class Stream:
     def __init__(self, name: str, log: list[str]) -> None:
@@ -134,6 +140,15 @@ def test_borrowed_memory_is_held_until_both_streams_are_past_it(gpu: Gpu) -> Non
     with pytest.raises(ValueError, match="gone wrong"):
         aside.make(lambda: (work("batch 4"), _raise()))
     assert "batch 4" in held  # its kernels may have been queued
+
+
+def test_who_never_waits_is_held_back_after_three_batches(gpu: Gpu) -> None:
+    aside = Aside(GPU)
+    waited.clear()
+    for n in range(5):
+        aside.take(aside.make(lambda: None))
+        assert len(waited) == max(0, 2 * n - 4)
+    assert waited == ["aside 0", "training 1", "aside 1", "training 3"]
 
 
 def _raise() -> None:
