@@ -75,13 +75,12 @@ class Unread:
     """A step on a batch, and what there is to report of it once its losses are read."""
 
     queued: Queued
+    loaded: Loaded
     batch: ClipBatch
-    epoch: int
+    clips: int  # of all processes
+    epoch: int  # from 1
     lr: float
-    loaded: int  # clips
-    clips: int  # of all processes, that were learned from
-    seconds: float
-    waited: float  # of these, for the batch
+    seconds: float  # since it began to load
     seconds_a_clip: Mapping[str, float]  # of the stages
 
 
@@ -266,7 +265,7 @@ def train(run: Run, stop: list[str]) -> None:
         loaded = load(run, stop)
         agreed = agree(run, loaded, stop)
         if agreed.stop or loaded.batch is None:
-            read_steps(run, 0)
+            read_steps(run)
             save(run, position)
             run.report.say(f"asked to stop ({stop[0] if stop else 'another process'}): saved")
             break
@@ -279,7 +278,7 @@ def train(run: Run, stop: list[str]) -> None:
             run.scheduler.step()
         ended = run.loader.epoch > epoch
         if ended or agreed.save or run.finished:
-            read_steps(run, 0)
+            read_steps(run)
         if ended and run.args.val_fraction:
             validate(run, stop)
         if ended or agreed.save or run.finished:
@@ -357,18 +356,14 @@ def learn(run: Run, loaded: Loaded, clips: int, epoch: int) -> None:
         queued = train_step(run, loaded.batch, clips)
     seconds = time.perf_counter() - loaded.began
     stages = run.loader.seconds_a_clip | run.clock.seconds_a_clip()
-    run.unread.append(
-        Unread(
-            queued, loaded.batch, epoch + 1, lr, loaded.clips, clips, seconds, loaded.waited, stages
-        )
-    )
+    run.unread.append(Unread(queued, loaded, loaded.batch, clips, epoch + 1, lr, seconds, stages))
     if run.ranks.world_size == 1 and not run.ahead:  # there is nothing to wait for
-        read_steps(run, 0)
+        read_steps(run)
 
 
-def read_steps(run: Run, but: int) -> None:
-    """Read and report the steps that were queued, but for the last ones; all processes together."""
-    while len(run.unread) > but:
+def read_steps(run: Run) -> None:
+    """Read and report all steps that were queued; all processes together."""
+    while run.unread:
         read = run.unread.popleft()
         report_step(run, read, sums(run, read.queued.shares()))
 
@@ -389,8 +384,8 @@ def report_step(run: Run, read: Unread, losses: Sequence[float]) -> None:
     run.step += 1
     reported = (result.motion_loss, result.app_loss, result.label_errors)
     ms = {stage: 1000 * a_clip for stage, a_clip in read.seconds_a_clip.items()}
-    between = 1000 * read.seconds / read.loaded if run.ahead else None
-    times = (read.seconds, read.waited, ms)
+    between = 1000 * read.seconds / read.loaded.clips if run.ahead else None
+    times = (read.seconds, read.loaded.waited, ms)
     run.report.step(Step(run.step, read.epoch, *reported, read.lr, read.clips, *times, between))
     if run.ranks.first and time.monotonic() - run.pictured_at >= PICTURE_SECONDS:
         run.report.picture("clip", picture(run, read.batch, result.predicted), run.step)
