@@ -25,7 +25,6 @@ from benchmarks.doctor.finding import State
 from benchmarks.doctor.next_flags import commands
 from benchmarks.doctor.printing import Paper
 from dali_pipes.terminal import accept_all_names, ended
-from model.flags import Help, Parser
 
 VERDICTS: dict[State, str] = {
     "ok": "training works here as documented",
@@ -45,10 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(
-        "python -m benchmarks.doctor",
-        description=(__doc__ or "").partition("\n")[0],
-        formatter_class=Help,
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.doctor", description=(__doc__ or "").partition("\n")[0]
     )
     # fmt: off
     parser.add_argument("--videos", type=Path, metavar="DIR",

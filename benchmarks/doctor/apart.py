@@ -73,7 +73,7 @@ class Apart:
         self._said.truncate()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-m", __name__, str(theirs.fileno())],
+                [sys.executable, "-u", "-W", "ignore", "-m", __name__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._said,

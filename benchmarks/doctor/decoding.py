@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,7 @@ Frames = NDArray[np.uint8]  # [T,H,W,3]
 
 FPS = 25
 COUNT = 2 * FPS
+SIDES = (144, 176)  # px: the least that NVDEC is given
 MIDDLE = range(20, 36)  # a clip that begins between keyframes
 NEAR = 12.0  # levels, on average: what coding and converting colours may cost
 _MBIT = {"b": "3000000"}
@@ -53,12 +55,11 @@ ENCODINGS = {
     "prores": Encoding("prores_ks", "mov", pix_fmt="yuv422p10le"),
     "ffv1": Encoding("ffv1", "mkv"),
 }
-SAMPLES = ("h264", "mpeg4")  # what the sample videos are
 
 
 def moving() -> Frames:
     """A texture that moves by 3 pixels a frame: each frame is far from all others."""
-    return Synthetic.make(1, COUNT).read_clip(0, range(COUNT), None)[0]
+    return Synthetic.make(1, COUNT, SIDES).read_clip(0, range(COUNT), None)[0]
 
 
 def difference(found: Frames, true: Frames) -> str:
@@ -76,67 +77,88 @@ def difference(found: Frames, true: Frames) -> str:
     return ""
 
 
-def on_cpu(encodings: dict[str, Encoding] = ENCODINGS) -> Finding:
-    """By the project's own reader, against what was encoded; a clip inside against the whole."""
-    frames = moving()
-    good, wrong, untried = [], [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for codec, encoding in encodings.items():
-            path = Path(folder) / f"{codec}.{encoding.container}"
-            try:
-                encode(path, frames, encoding)
-            except (OSError, ValueError) as error:  # FFmpeg's errors are of these
-                untried.append(f"{codec} ({encoding.encoder}: {first_line(error)})")
-                continue
-            try:
-                whole = read_frames(path, range(COUNT))
-                why = difference(whole, frames)
-                if not why and not np.array_equal(
-                    read_frames(path, MIDDLE), whole[MIDDLE.start : MIDDLE.stop]
-                ):
-                    why = f"frames {MIDDLE.start} to {MIDDLE.stop - 1} are others than by counting"
-            except BadVideo as error:
-                why = error.reason
-            if why:
-                wrong.append(f"{codec}: {why}")
-            else:
-                good.append(codec)
-    said = _said(good, wrong, untried)
+@dataclass
+class Tried:
+    """What came of each codec."""
+
+    good: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)  # and why
+    untried: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"{', '.join(self.good)}: {COUNT} of {COUNT} frames right"] if self.good else []
+        parts += self.wrong
+        parts += [f"not tried: {', '.join(self.untried)}"] if self.untried else []
+        return "; ".join(parts)
+
+
+def on_cpu(codecs: Sequence[str] = tuple(ENCODINGS)) -> Finding:
+    """By the project's own reader, against what was encoded."""
+    tried = _tried(codecs, _read_wrongly)
     remedy = "make venv: the pinned PyAV (av) brings FFmpeg with all of them"
-    if wrong:
-        return bad(said, remedy)
-    return warning(said, remedy) if untried else ok(said)
+    if tried.wrong:
+        return bad(str(tried), remedy)
+    return warning(str(tried), remedy) if tried.untried else ok(str(tried))
 
 
-def on_gpu(device_id: int | None = 0, device: Device = "mixed") -> Finding:
+def on_gpu(
+    codecs: Sequence[str] = GPU_CODECS, device_id: int | None = 0, device: Device = "mixed"
+) -> Finding:
     """By NVDEC, against the CPU's frames of the same file; `device` "cpu": by DALI there."""
-    frames = moving()
-    good, wrong, untried = [], [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for codec in GPU_CODECS:
-            path = Path(folder) / f"{codec}.{ENCODINGS[codec].container}"
-            try:
-                encode(path, frames, ENCODINGS[codec])
-            except (OSError, ValueError) as error:
-                untried.append(f"{codec} ({ENCODINGS[codec].encoder}: {first_line(error)})")
-                continue
-            try:
-                clip = encoded_clip(path, range(COUNT), (codec,))
-                run = nvdec.decoder([clip], COUNT, device_id, device).run()
-                found = np.asarray(run[0].as_cpu().at(0))
-                why = difference(found, read_frames(path, range(COUNT)))
-            except (Unsure, BadVideo, RuntimeError) as error:
-                why = first_line(error)
-            if why:
-                wrong.append(f"{codec}: {why}")
-            else:
-                good.append(codec)
-    said = _said(good, wrong, untried)
+
+    def why(path: Path, _: Frames) -> str:
+        found = by_dali(path, path.stem, device_id, device)
+        return difference(found, read_frames(path, range(COUNT)))
+
+    tried = _tried(codecs, why)
     remedy = (
         "training decodes these in workers, more slowly: raise --num_workers; "
         "else a newer driver, or `python -m dali_pipes.prepare reels`"
     )
-    return warning(said, remedy) if wrong or untried else ok(said)
+    return warning(str(tried), remedy) if tried.wrong or tried.untried else ok(str(tried))
+
+
+def by_dali(path: Path, codec: str, device_id: int | None, device: Device) -> Frames:
+    """All frames, as the pipelines of videos decode on a GPU."""
+    clip = encoded_clip(path, range(COUNT), (codec,))
+    run = nvdec.decoder([clip], COUNT, device_id, device).run()
+    return np.asarray(run[0].as_cpu().at(0))
+
+
+def _read_wrongly(path: Path, true: Frames) -> str:
+    """How the reader fails; a clip inside has to be the same as in the whole."""
+    whole = read_frames(path, range(COUNT))
+    inside = read_frames(path, MIDDLE)
+    if not (why := difference(whole, true)) and not np.array_equal(
+        inside, whole[MIDDLE.start : MIDDLE.stop]
+    ):
+        return f"frames {MIDDLE.start} to {MIDDLE.stop - 1} are others than by counting"
+    return why
+
+
+def _tried(codecs: Sequence[str], why_wrong: Callable[[Path, Frames], str]) -> Tried:
+    """`why_wrong` gets a video, its codec for a name, and what was encoded; "" if all is right."""
+    frames, tried = moving(), Tried()
+    with tempfile.TemporaryDirectory() as folder:
+        for codec in codecs:
+            encoding = ENCODINGS[codec]
+            path = Path(folder) / f"{codec}.{encoding.container}"
+            try:
+                encode(path, frames, encoding)
+            except (OSError, ValueError) as error:  # FFmpeg's errors are of these
+                tried.untried.append(f"{codec} ({encoding.encoder}: {first_line(error)})")
+                continue
+            try:
+                why = why_wrong(path, frames)
+            except BadVideo as error:
+                why = error.reason
+            except (Unsure, RuntimeError) as error:
+                why = first_line(error)
+            if why:
+                tried.wrong.append(f"{codec}: {why}")
+            else:
+                tried.good.append(codec)
+    return tried
 
 
 def encode(path: Path, frames: Frames, encoding: Encoding) -> None:
@@ -149,10 +171,3 @@ def encode(path: Path, frames: Frames, encoding: Encoding) -> None:
         # SVT-AV1 makes its caller a real-time thread where that is allowed (as root).
         if os.sched_getscheduler(0) != os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-
-
-def _said(good: list[str], wrong: list[str], untried: list[str]) -> str:
-    parts = [f"{', '.join(good)}: {COUNT} of {COUNT} frames right"] if good else []
-    parts += wrong
-    parts += [f"not tried: {', '.join(untried)}"] if untried else []
-    return "; ".join(parts)

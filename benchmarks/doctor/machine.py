@@ -17,8 +17,8 @@ GIB, MIB = 2**30, 2**20
 LEAST_MEMORY, MEMORY = 1 * GIB, 4 * GIB  # a process with torch, two workers; and a network
 LEAST_CACHE, LEAST_OUTPUT = 100 * MIB, 2 * GIB  # indexes and kernels; a few checkpoints
 BATCHES = {"default": 4, "published": 30}  # --bs
-# A run with two workers has 30 files open; each further worker adds 4 to all of them.
-FILES, FILES_OF_WORKER = 64, 4
+# A run with two workers needs some 30 files open at a time; each further worker adds 4 to all.
+LEAST_FILES, FILES, FILES_OF_WORKER = 32, 56, 4
 
 
 @dataclass(frozen=True)
@@ -195,13 +195,12 @@ def open_files(workers: int, limit: int | None = None) -> Finding:
     may = soft if limit is None else limit
     if may == resource.RLIM_INFINITY:
         return ok("no limit")
-    remedy = f"ulimit -n {min(hard, 4096) if hard > 0 else 4096}"
-    if may < FILES:
+    remedy = "ulimit -n 4096" if not 0 <= hard < 4096 else "docker run --ulimit nofile=4096"
+    if may < LEAST_FILES:
         return bad(f"{may} may be open, {FILES} are needed", remedy)
     need = FILES + FILES_OF_WORKER * workers
     if may < need:
-        most = (may - FILES) // FILES_OF_WORKER
-        return warning(f"{may} may be open: enough for {most} workers, not for {workers}", remedy)
+        return warning(f"{may} may be open, {workers} workers may need {need}", remedy)
     return ok(f"{may} may be open")
 
 

@@ -16,8 +16,8 @@ def commands(
     where = f"--videos {shlex.quote(printable(videos))}"
     network = "" if gpus else " --width 0.25"
     most = free_shared // max(1, bytes_a_clip)  # clips
-    batch = min(BATCHES["published" if gpus else "default"], max(1, most))
-    workers = max(1, cores // max(1, gpus)) if most else 0
+    batch = BATCHES["published" if gpus else "default"]
+    batch, workers = (min(batch, most), max(1, cores // max(1, gpus))) if most else (batch, 0)
     threads = f" --decode_threads {_decode_threads()}" if gpus else ""
     program = f"torchrun --nproc-per-node={gpus}" if gpus > 1 else "python"
     return (

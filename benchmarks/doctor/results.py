@@ -161,11 +161,11 @@ def batches(device: str, workers: int) -> list[ClipBatch]:
     """The first few, on the CPU."""
     one = ClipLoader(Synthetic.make(8), batch_size=2, device=device, num_workers=workers)
     try:
-        if device == "cuda":
-            one.next_batch()  # compiles
-            one.load_state_dict(one.state_dict() | {"consumed": 0})
-            torch.cuda._sleep(1_000_000_000)  # cycles: half a second
-        found = [one.next_batch() for _ in range(BATCHES)]
+        found = [one.next_batch()]  # compiles
+        while len(found) < BATCHES:
+            if device == "cuda":
+                torch.cuda._sleep(200_000_000)  # cycles, a tenth of a second: labels wait for it
+            found.append(one.next_batch())
         return [ClipBatch(*(part.cpu() for part in vars(batch).values())) for batch in found]
     finally:
         one.close()
@@ -214,7 +214,10 @@ def training(gpu: bool) -> Finding:
         saved = list(Path(folder).glob("models/*/*.pt"))
     if status or not saved:
         why = f"train.py ends with exit code {status}" if status else "no checkpoint was written"
-        return bad(f"{why}; {last_words()}", "make samples, then the same command, shows the whole")
+        return bad(
+            f"{why}; {last_words()}",
+            "make samples; `python train.py --videos samples --steps 2` says more",
+        )
     return ok("two steps and a checkpoint")
 
 

@@ -11,6 +11,7 @@ from benchmarks.cold import bytes_from_disk, drop
 from benchmarks.doctor.finding import Finding, bad, first_line, ok, warning
 from dali_pipes.clips import ClipSpec
 from dali_pipes.sources import Reels, Source
+from dali_pipes.sources.folders import existing_folder
 from dali_pipes.sources.index import Index
 from dali_pipes.sources.open import open_source
 
@@ -22,7 +23,7 @@ SLOW = 10e6  # bytes a second
 def refusal(folder: Path) -> str:
     """Why there is nothing to look at; "" if there is."""
     try:
-        open_source(folder)
+        open_source(existing_folder(folder, "--videos"))
     except ValueError as error:
         return str(error)
     return ""
@@ -37,21 +38,24 @@ def some(folder: Path) -> Source:
 def disk(folder: Path) -> Finding:
     """How fast the files come that memory does not hold."""
     files = _files(folder)
-    drop(files)
-    before, began, read = bytes_from_disk(), time.perf_counter(), 0
-    for path in files:
-        with open(path, "rb") as file:
-            while part := file.read(min(1 << 20, READ - read)):
-                read += len(part)
+    remedy = "put the videos on a local disk, or `python -m dali_pipes.prepare reels` there"
+    try:
+        drop(files)
+        before, began, read = bytes_from_disk(), time.perf_counter(), 0
+        for path in files:
+            with open(path, "rb") as file:
+                while part := file.read(min(1 << 20, READ - read)):
+                    read += len(part)
+    except OSError as error:
+        return warning(str(error), "chmod, or copy the file again: it will be skipped")
+    if not read:
+        return bad("its files are empty, or not there", remedy)
     speed = read / (time.perf_counter() - began)
     came = bytes_from_disk() - before
     said = f"{speed / 1e6:.0f} MB/s, {len(files)} files ({read / 1e6:.1f} MB)"
     if came < read // 2:  # or the system does not tell
-        return ok(f"{said}, from memory or over a network")
-    if speed < SLOW:
-        remedy = "put the videos on a local disk, or `python -m dali_pipes.prepare reels` there"
-        return warning(f"{said}: slow", remedy)
-    return ok(f"{said} from the disk")
+        said += ", from memory or over a network"
+    return ok(said) if speed >= SLOW else warning(f"{said}: slow", remedy)
 
 
 def index(folder: Path) -> Finding:
