@@ -10,6 +10,7 @@ can crash or hang does so in a process of its own, and is a line like any other.
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import time
@@ -41,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return examine(Asking(apart), args.videos, None if args.json else Paper.of(sys.stdout))
     except KeyboardInterrupt:
         return ended(130, "doctor: interrupted")
+    except BrokenPipeError:  # nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -77,8 +81,8 @@ def examine(asking: Asking, videos: Path | None, paper: Paper | None) -> int:
     else:
         without = [line.name for line in lines if line.finding.state == "not applicable"]
         if without:
-            said = f"not looked at without an NVIDIA GPU: {', '.join(without)}"
-            paper.line("not applicable", "", width, said)
+            said = f"not looked at: {', '.join(without)}"
+            paper.line("not applicable", "no GPU", width, said)
         paper.text("")
         said = f"{VERDICTS[state]} ({time.monotonic() - began:.0f} s)"
         paper.line(state, "verdict", width, said)

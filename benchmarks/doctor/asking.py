@@ -12,6 +12,7 @@ from benchmarks.doctor.software import Nvidia
 
 SECONDS = 115.0  # for all of it: what is asked last may take 5 more
 REPORT = "report it, with the output of --json"
+INSTALL = "make venv, then its python: source .venv/bin/activate"
 IDLE = "run it again when the machine has less to do; what was compiled stays compiled"
 
 
@@ -45,30 +46,31 @@ class Asking:
         """What the checks are about, and a line for each part that cannot be found out."""
         lines: list[Line] = []
 
-        def part(name: str, work: str, remedy: str) -> Any:
+        def part(name: str, work: str) -> Any:
             began = time.monotonic()
             try:
                 return self._apart.call(f"benchmarks.doctor.{work}", seconds=self._left(40.0))
             except Broken as broken:
-                lines.append(Line(name, bad(str(broken), remedy), time.monotonic() - began))
+                found = bad(str(broken), _remedy(broken))
+                lines.append(Line(name, found, time.monotonic() - began))
                 return None
 
         facts = Facts(
-            part("driver", "software:nvidia", REPORT) or Nvidia(),
-            part("torch", "software:torch", f"make venv; else {REPORT}"),
-            part("packages", "software:installed", "make venv") or {},
-            part("machine", "machine:limits", REPORT),
+            part("driver", "software:nvidia") or Nvidia(),
+            part("torch", "software:torch"),
+            part("packages", "software:installed") or {},
+            part("machine", "machine:limits"),
         )
         return facts, lines
 
     def refusal(self, videos: Path) -> str:
         """Why there is nothing to look at in a folder; "" if there is, or it cannot be told."""
-        return self.fact("benchmarks.doctor.videos:refusal", videos) or ""
+        return self.fact("benchmarks.doctor.videos:refusal", videos, seconds=60.0) or ""
 
-    def fact(self, name: str, *arguments: Any) -> Any:
+    def fact(self, name: str, *arguments: Any, seconds: float = 20.0) -> Any:
         """What the function "module:name" gives; None if it fails."""
         try:
-            return self._apart.call(name, *arguments, seconds=max(5.0, self._left(20.0)))
+            return self._apart.call(name, *arguments, seconds=max(5.0, self._left(seconds)))
         except Broken:
             return None
 
@@ -81,8 +83,14 @@ class Asking:
                 f"benchmarks.doctor.{check.work}", *check.arguments, seconds=left
             )
         except Broken as broken:
-            return bad(str(broken), IDLE if isinstance(broken, TooLong) else REPORT)
+            return bad(str(broken), _remedy(broken))
         return found
 
     def _left(self, most: float) -> float:
         return min(most, self._end - time.monotonic())
+
+
+def _remedy(broken: Broken) -> str:
+    if isinstance(broken, TooLong):
+        return IDLE
+    return INSTALL if str(broken).startswith(("ModuleNotFound", "ImportError")) else REPORT

@@ -2,6 +2,7 @@
 
 import os
 import time
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -23,14 +24,21 @@ SLOW = 10e6  # bytes a second
 def refusal(folder: Path) -> str:
     """Why there is nothing to look at; "" if there is."""
     try:
-        open_source(existing_folder(folder, "--videos"))
+        existing_folder(folder, "--videos")
+        opened(folder)
     except ValueError as error:
         return str(error)
     return ""
 
 
+@cache
+def opened(folder: Path) -> Source:
+    """Walked through once: it may be large, or far away."""
+    return open_source(folder)
+
+
 def some(folder: Path) -> Source:
-    source = open_source(folder)
+    source = opened(folder)
     chosen = np.unique(np.linspace(0, len(source) - 1, FILES).round().astype(int))
     return source.subset(chosen.tolist())
 
@@ -60,7 +68,7 @@ def disk(folder: Path) -> Finding:
 
 def index(folder: Path) -> Finding:
     """What is known of files is kept there, so that they are not opened anew by every run."""
-    place = open_source(folder).index_path
+    place = opened(folder).index_path
     if place is None:
         return ok("reels hold their own")
     found = Index(place)

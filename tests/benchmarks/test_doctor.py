@@ -57,7 +57,7 @@ def test_a_run_tells_what_works_here(few_samples: Path, tmp_path: Path) -> None:
     (tmp_path / "damaged.mp4").write_bytes(bytes(1000))
     done = asked("--json", "--videos", str(tmp_path), WANDB_API_KEY=SECRET)
     checks = check_report(done)
-    for name in ("codecs, FFmpeg", "labels", "TV-L1", "loader", "training", "DALI", "torch"):
+    for name in ("FFmpeg codecs", "labels", "TV-L1", "loader", "training", "DALI", "torch"):
         assert checks[name]["state"] == "ok", checks[name]
     batch = checks["videos: batch"]
     assert batch["state"] == "warning"
@@ -168,6 +168,22 @@ def test_a_crash_is_a_bad_line_and_others_go_on() -> None:
     assert absent.finding.state == "not applicable"
 
 
+def test_who_has_no_environment_is_told_to_make_one() -> None:
+    with Apart() as apart:
+        found = Asking(apart).line(Check("labels", "no_such_module:labels")).finding
+    assert (found.state, found.remedy.split(",")[0]) == ("bad", "make venv")
+
+
+def test_who_reads_the_first_lines_alone_is_served() -> None:
+    command = [sys.executable, "-m", "benchmarks.doctor"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
 def test_time_is_over_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
@@ -231,7 +247,7 @@ def test_the_verdict_is_that_of_the_worst_line(
     lines = told[1].splitlines()
     assert lines[-2].startswith("tune  python -m benchmarks --tune --videos DIR")
     assert lines[-1].startswith("train python train.py --videos DIR")
-    assert sum("not looked at without an NVIDIA GPU: CuPy, GPU, NVRTC" in one for one in lines) == 1
+    assert sum("not looked at: CuPy, GPU, NVRTC, libnvcuvid" in line for line in lines) == 1
 
 
 def test_an_interrupt_is_one_line(
