@@ -39,7 +39,9 @@ class Asking:
     def line(self, check: Check) -> Line:
         """Do one check, if it applies."""
         began = time.monotonic()
-        finding = self._finding(check) if check.applies else not_applicable("no NVIDIA GPU")
+        finding = (
+            self._finding(check) if check.applies else not_applicable("no GPU that can be used")
+        )
         return Line(check.name, finding, time.monotonic() - began)
 
     def facts(self) -> tuple[Facts, list[Line]]:

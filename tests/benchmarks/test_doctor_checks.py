@@ -18,8 +18,10 @@ from benchmarks.doctor.checks import Facts, checks
 from benchmarks.doctor.finding import Finding
 from benchmarks.doctor.machine import GIB, Limits
 from benchmarks.doctor.software import Nvidia, Torch
+from benchmarks.inputs import run_command
 from dali_pipes import ClipBatch
 from dali_pipes.pipelines.running import LoaderStopped
+from dali_pipes.prepare import reels
 from model.training import precision
 
 H200 = (("NVIDIA H200", (9, 0), 139 * GIB),)
@@ -435,10 +437,15 @@ def test_rounding_of_a_gpu_is_no_other_frame() -> None:
     assert "levels off" in results.other(near, true, exactly=True)
 
 
-def test_reels_are_looked_at_too(few_reels: Path) -> None:
-    assert videos.refusal(few_reels) == ""
-    assert [videos.disk(few_reels).state, videos.index(few_reels).state] == ["ok", "ok"]
-    assert videos.batch(few_reels, False).state == "ok"
+def test_reels_of_any_size_are_looked_at_too(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    decoding.write_video(tmp_path / "videos/a.mkv", decoding.moving()[:20], "ffv1")
+    made = ["--out", str(tmp_path / "reels"), "--flow", "tvl1-fast", "--resize", "120x160"]
+    assert run_command(reels, [str(tmp_path / "videos"), *made]) == 0
+    folder = tmp_path / "reels"
+    assert videos.refusal(folder) == ""
+    looked_at = (videos.disk(folder), videos.index(folder), videos.batch(folder, False))
+    assert [found.state for found in looked_at] == ["ok"] * 3, looked_at
 
 
 def test_the_doctor_starts_where_nothing_is_installed() -> None:
