@@ -20,7 +20,7 @@ STAMP := $(VENV)/installed-$(EXTRA)
 OTHER := $(filter-out $(STAMP),$(wildcard $(VENV)/installed-*))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv samples train bench evidence test test-gpu battery soak lint types clean
+.PHONY: help venv doctor samples train bench evidence test test-gpu battery soak lint types clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -42,6 +42,9 @@ $(STAMP): pyproject.toml
 	  "see README, Installing")'
 	$(BIN)/pip install --quiet --editable '.[$(EXTRA),test]'
 	@mv $(VENV)/installed-partly $@
+
+doctor: venv ## what is there, does it work, and what to do if not
+	$(BIN)/python -m benchmarks.doctor $(DOCTOR_FLAGS)
 
 samples: venv ## render the sample videos into samples/
 	@[ -d samples ] || $(BIN)/python -m dali_pipes.prepare samples --out samples

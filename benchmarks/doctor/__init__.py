@@ -1,0 +1,1 @@
+"""What is there, and does it work? `python -m benchmarks.doctor`."""
