@@ -196,6 +196,13 @@ BUGS = (
     PlantedBug("motion of coded flow", "address", "max(row - 1, 0)", "row - 1"),
     PlantedBug("appearance", "thread", "atomicAdd(&count[slot], 1u)", "count[slot]++"),
     PlantedBug(
+        "appearance",
+        "thread",
+        # One thread a block: a race between blocks.
+        "atomicAdd(&octants[clip * CELLS * OCTANTS + i], static_cast<int>(count[i]))",
+        "octants[clip * CELLS * OCTANTS + i] += static_cast<int>(count[i])",
+    ),
+    PlantedBug(
         "appearance", "address", "count[cell_of_pixel[pixel]", "count[1 + cell_of_pixel[pixel]"
     ),
     PlantedBug(
