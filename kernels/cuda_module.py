@@ -176,8 +176,8 @@ class CudaRecorder(Recorder):
         cuda = self._cupy.cuda
         side = self._torch.cuda.ExternalStream(self._side.ptr, self._place)
         with cuda.Device(self._place.index), self._torch.cuda.stream(side):
-            # Relaxed: what else this thread and others do with the GPU meanwhile goes on.
-            self._side.begin_capture(cuda.runtime.streamCaptureModeRelaxed)
+            # In CuPy's mode, `relaxed`: what others do with the GPU meanwhile goes on.
+            self._side.begin_capture()
             try:
                 result = work()
             finally:
