@@ -139,7 +139,7 @@ class CudaDevice:
             captured = self._torch.cuda.is_current_stream_capturing()
         if captured:
             return nullcontext(work(self, stacked(self, arrays, room)))
-        return _recorder(self._index).done(key, work, arrays, room)
+        return recorder(self._index).done(key, work, arrays, room)
 
     def _dtype(self, dtype: DTypeLike) -> "torch.dtype":
         return getattr(self._torch, np.dtype(dtype).name)
@@ -202,7 +202,7 @@ class CudaRecorder(Recorder):
 
 
 @cache
-def _recorder(index: int) -> CudaRecorder:
+def recorder(index: int) -> CudaRecorder:
     return CudaRecorder(index)
 
 

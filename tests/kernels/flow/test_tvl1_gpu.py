@@ -13,7 +13,7 @@ import torch
 
 from dali_pipes.decoding.video import probe, read_frames
 from dali_pipes.flow import flow_size
-from kernels.cuda_module import _recorder
+from kernels.cuda_module import recorder
 from kernels.flow import cpu as cpu_flow
 from kernels.flow.code import encode
 from kernels.flow.cuda import tvl1_crops, tvl1_flow
@@ -84,7 +84,7 @@ def test_replays_have_the_bits_of_the_cpu_run(settings: Tvl1) -> None:
             given = torch.from_numpy(clip)[None].cuda(non_blocking=True)
             found.append(tvl1_flow(given, settings))
     torch.cuda.synchronize()
-    assert len(_recorder(torch.cuda.current_device())._recordings) >= len(sizes)
+    assert len(recorder(torch.cuda.current_device())._recordings) >= len(sizes)
     for clip, flow in zip(clips, found, strict=True):
         np.testing.assert_array_equal(flow.cpu(), tvl1_flow(clip[None], settings, CpuDevice()))
 
