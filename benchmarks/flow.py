@@ -5,8 +5,9 @@ it afresh for one clip of each video, and says how far the motion labels of othe
 it (`reference` rule, random crops), and how many frame pairs a second each takes. First every
 source must find a known motion, and every TV-L1 must equal OpenCV's; else nothing is timed. CPU
 speed is of one core, by the processor time of its thread; flow of frames at training size is timed
-in turns, `ratio`: the time of DIS over its own. A row is appended to
-benchmarks/results/flow.jsonl.
+in turns, `ratio`: the time of DIS over its own. On a GPU one call of TV-L1 is timed, launched one
+by one and replayed: until the host is free, `host_ms`, and until all is done, `ms`. A row is
+appended to benchmarks/results/flow.jsonl.
 """
 
 import argparse
@@ -89,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for source in sources:
         verify(source)
     results = measure(sources, clips, options.crops)
+    if torch.cuda.is_available():
+        results += replays(clips[0])
     print(timing.table(results))
     print(f"row appended to {timing.record('flow', results, options.results)}")
 
@@ -372,6 +375,42 @@ def gpu_speed(source: Source, clips: list[Frames]) -> float:
     call = partial(cuda_flow.tvl1_flow, frames, settings)
     seconds = timing.timed_on_gpu(call, budget_seconds=3).seconds
     return GPU_PAIRS / seconds
+
+
+def replays(clip: Frames) -> list[Row]:
+    """One call of TV-L1 on 1, 4 and 16 such clips."""
+    from kernels.cuda_module import recorder
+    from kernels.flow import cuda as cuda_flow
+
+    frames = torch.from_numpy(clip).cuda()
+    rows = []
+    for count in (1, 4, 16):
+        call = partial(cuda_flow.tvl1_flow, frames[None].repeat(count, 1, 1, 1, 1))
+        call()  # compiles
+
+        def new(call: Callable[[], object] = call) -> tuple[float, float]:
+            recorder.cache_clear()  # what is not known is launched one by one
+            return _call_ms(call)
+
+        times = {"launched one by one": [new() for _ in range(ROUNDS)]}
+        call()  # records
+        times["replayed"] = [_call_ms(call) for _ in range(ROUNDS)]
+        for name, measured in times.items():
+            host, whole = (float(ms) for ms in np.median(measured, axis=0))
+            row: Row = {"flow": f"TV-L1, kernels.flow.cuda, {count} clips, {name}", "on": "GPU"}
+            row["pairs_per_s"] = timing.digits(count * FIELDS / (whole / 1e3))
+            rows.append(row | {"host_ms": timing.digits(host), "ms": timing.digits(whole)})
+    return rows
+
+
+def _call_ms(call: Callable[[], object]) -> tuple[float, float]:
+    """Milliseconds until the call returns, and until the GPU has done it."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    host = time.perf_counter() - start
+    torch.cuda.synchronize()
+    return 1e3 * host, 1e3 * (time.perf_counter() - start)
 
 
 def labels_of_crops(flow: Field, count: int) -> NDArray[np.int64]:

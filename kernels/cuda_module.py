@@ -8,7 +8,8 @@ Host code that drives kernels takes a `Device` and asks it for memory and for ke
 is the GPU; the tests have another, which runs the kernels on the CPU.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from kernels import nvrtc
+from kernels.recorded import Captured, Recorder, Work, stacked
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +37,12 @@ class Device(Protocol):
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> Any: ...
 
+    def clear(self, array: Any) -> None:
+        """Sets a contiguous array to zero, in its turn among the launches."""
+
+    def view(self, memory: Any, dtype: DTypeLike) -> Any:
+        """Bytes [n], uint8, as an array of another dtype."""
+
     def table(self, array: NDArray[Any]) -> Any:
         """A copy of a constant table on the device, made once for each array object."""
 
@@ -43,6 +51,21 @@ class Device(Protocol):
 
         `arguments` are contiguous arrays of this device and NumPy scalars. A Python number is a
         TypeError: it would silently take another width than the kernel's parameter has.
+        """
+
+    def recorded(
+        self,
+        key: Hashable,
+        work: Work,
+        arrays: Sequence[Any],
+        room: int,
+    ) -> AbstractContextManager[Any]:
+        """Gives `work(device, input)`; input is uint8 [room, ...], the arrays and then zeros.
+
+        Work that comes again is replayed by one launch (`kernels.recorded`). So `key` must stand
+        for all that its launches depend on but the input's values, and `work` must take memory and
+        kernels from the device it is given. The result holds within the context alone: after that
+        others use its memory, on any stream and thread.
         """
 
 
@@ -61,7 +84,8 @@ class CudaDevice:
     """A GPU. Memory comes from torch; launches go to torch's current stream and wait for nothing.
 
     The first use of a module compiles it, unless it was compiled before, and the first use of a
-    table copies it; so call once before capturing a CUDA graph.
+    table copies it; so call once before capturing a CUDA graph. Within such a capture nothing is
+    recorded: the work becomes part of the caller's graph, in memory of its own.
     """
 
     def __init__(self, device: "torch.device") -> None:
@@ -76,6 +100,12 @@ class CudaDevice:
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> "torch.Tensor":
         return self._torch.zeros(tuple(shape), dtype=self._dtype(dtype), device=self._device)
+
+    def clear(self, array: "torch.Tensor") -> None:
+        array.zero_()
+
+    def view(self, memory: "torch.Tensor", dtype: DTypeLike) -> "torch.Tensor":
+        return memory.view(self._dtype(dtype))
 
     def table(self, array: NDArray[Any]) -> "torch.Tensor":
         key = (id(array), self._index)
@@ -102,6 +132,15 @@ class CudaDevice:
 
         return launch
 
+    def recorded(
+        self, key: Hashable, work: Work, arrays: Sequence["torch.Tensor"], room: int
+    ) -> AbstractContextManager[Any]:
+        with self._torch.cuda.device(self._index):
+            captured = self._torch.cuda.is_current_stream_capturing()
+        if captured:
+            return nullcontext(work(self, stacked(self, arrays, room)))
+        return recorder(self._index).done(key, work, arrays, room)
+
     def _dtype(self, dtype: DTypeLike) -> "torch.dtype":
         return getattr(self._torch, np.dtype(dtype).name)
 
@@ -113,6 +152,58 @@ class CudaDevice:
         if argument.device != self._device or not argument.is_contiguous():
             raise ValueError(f"a kernel takes contiguous tensors on {self._device}")
         return np.uintp(argument.data_ptr())
+
+
+class CudaRecorder(Recorder):
+    """Records CUDA graphs, which hold what a stream is given instead of doing it.
+
+    The stream is one that nobody else can have, unlike those of torch's pool. CuPy captures and not
+    torch, whose random numbers fail on other threads meanwhile.
+    """
+
+    def __init__(self, index: int) -> None:
+        import cupy
+        import torch
+
+        self._torch, self._cupy = torch, cupy
+        self._place = torch.device("cuda", index)
+        super().__init__(CudaDevice(self._place))
+        self._used = torch.cuda.Event()
+        with cupy.cuda.Device(index):
+            self._side = cupy.cuda.Stream(non_blocking=True)
+
+    def capture(self, work: Callable[[], Any]) -> Captured:
+        cuda = self._cupy.cuda
+        side = self._torch.cuda.ExternalStream(self._side.ptr, self._place)
+        with cuda.Device(self._place.index), self._torch.cuda.stream(side):
+            # In CuPy's mode, `relaxed`: what others do with the GPU meanwhile goes on.
+            self._side.begin_capture()
+            try:
+                result = work()
+            finally:
+                graph = self._side.end_capture()
+
+        def replay() -> None:
+            stream = self._torch.cuda.current_stream(self._place)
+            with cuda.Device(self._place.index):
+                graph.launch(cuda.Stream.from_external(stream))
+
+        return result, replay
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        stream = self._torch.cuda.current_stream(self._place)
+        stream.wait_event(self._used)
+        try:
+            yield
+        finally:
+            self._memory.record_stream(stream)  # torch gives it to no one else while it is used
+            self._used.record(stream)
+
+
+@cache
+def recorder(index: int) -> CudaRecorder:
+    return CudaRecorder(index)
 
 
 # The array is kept so that its id stays its own.

@@ -5,10 +5,12 @@ import pytest
 
 from tests.cuda_on_cpu import ORDERS, CpuDevice, compile_text, isolated
 
-# Counts bytes in static shared memory, mirrors them through dynamic shared memory, sums warps.
+# Counts bytes in static shared memory, mirrors them through dynamic shared memory, sums warps; all
+# blocks add what their first warp has counted.
 HISTOGRAM = """
 extern "C" __global__ void __launch_bounds__(256)
-histogram(const unsigned char* __restrict__ bytes, int count, unsigned* __restrict__ out) {
+histogram(const unsigned char* __restrict__ bytes, int count, unsigned* __restrict__ out,
+          unsigned* __restrict__ total) {
     __shared__ unsigned bins[256];
     extern __shared__ unsigned mirror[];
     bins[threadIdx.x] = 0;
@@ -20,6 +22,7 @@ histogram(const unsigned char* __restrict__ bytes, int count, unsigned* __restri
     unsigned sum = bins[threadIdx.x];
     for (int lanes = 16; lanes; lanes >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
     const unsigned many = __ballot_sync(0xffffffffu, bins[threadIdx.x] > 20);
+    if (threadIdx.x == 0) atomicAdd(total, sum);
     out += blockIdx.x * 3 * 256;
     out[threadIdx.x] = mirror[threadIdx.x];
     out[256 + threadIdx.x] = sum;
@@ -28,22 +31,27 @@ histogram(const unsigned char* __restrict__ bytes, int count, unsigned* __restri
 """
 MISSING_BARRIER = HISTOGRAM.replace("= 0;\n    __syncthreads();", "= 0;")
 MISSING_ATOMIC = HISTOGRAM.replace("atomicAdd(&bins[bytes[i]], 1u)", "bins[bytes[i]]++")
+MISSING_ATOMIC_OF_BLOCKS = HISTOGRAM.replace("atomicAdd(total, sum)", "*total += sum")
 STATIC_OVERRUN = HISTOGRAM.replace("&bins[bytes[i]]", "&bins[bytes[i] + 1]")
 DYNAMIC_OVERRUN = HISTOGRAM.replace("mirror[255 -", "mirror[256 -")
 GLOBAL_OVERRUN = HISTOGRAM.replace("&bins[bytes[i]]", "&bins[bytes[i + 1]]")
 
 
-def run_histogram(text: str = HISTOGRAM, **options) -> tuple[np.ndarray, np.ndarray]:
+def run_histogram(text: str = HISTOGRAM, **options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What two blocks give each, [2,3,256], and together, [1]; and how often each byte is there."""
     data = np.random.default_rng(1).integers(0, 256, 5000, dtype=np.uint8)
     device = CpuDevice(**options)
     out = device.empty((2, 3, 256), np.uint32)
-    device.load(text)("histogram", (2,), (256,), [data, np.int32(5000), out], shared_bytes=1024)
-    return out, np.bincount(data, minlength=256)
+    total = device.zeros((1,), np.uint32)
+    arguments = [data, np.int32(5000), out, total]
+    device.load(text)("histogram", (2,), (256,), arguments, shared_bytes=1024)
+    return out, total, np.bincount(data, minlength=256)
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_kernel_matches_numpy_in_every_order(order):
-    out, expected = run_histogram(order=order, seed=7)
+    out, total, expected = run_histogram(order=order, seed=7)
+    assert total == 2 * expected[:32].sum()
     for block in out:
         np.testing.assert_array_equal(block[0], expected[::-1])
         np.testing.assert_array_equal(block[1], expected.reshape(8, 32).sum(1).repeat(32))
@@ -55,7 +63,7 @@ def test_portable_fibers_give_the_same():
 
 
 def test_shared_memory_starts_as_junk():
-    out, expected = run_histogram(HISTOGRAM.replace("bins[threadIdx.x] = 0;", ""))
+    out, _, expected = run_histogram(HISTOGRAM.replace("bins[threadIdx.x] = 0;", ""))
     np.testing.assert_array_equal(out[0, 0], expected[::-1] + np.uint32(0xA5A5A5A5))
 
 
@@ -68,10 +76,12 @@ def test_shared_memory_starts_as_junk():
         (1, 9),  # a Python int: no width
         (1, np.int64(9)),
         (2, np.zeros(768, np.int32)),
+        (3, np.zeros(1, np.float32)),
     ],
 )
 def test_wrong_arguments_are_rejected(position, argument):
-    arguments = [np.zeros(9, np.uint8), np.int32(9), np.zeros(768, np.uint32)]
+    words = np.zeros(768, np.uint32), np.zeros(1, np.uint32)
+    arguments = [np.zeros(9, np.uint8), np.int32(9), *words]
     arguments[position] = argument
     with pytest.raises((TypeError, ValueError), match=f"argument {position} of histogram"):
         CpuDevice().load(HISTOGRAM)("histogram", (1,), (256,), arguments, shared_bytes=1024)
@@ -82,7 +92,7 @@ def test_read_only_output_is_rejected():
     out.flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):
         CpuDevice().load(HISTOGRAM)(
-            "histogram", (1,), (256,), [np.zeros(9, np.uint8), np.int32(9), out], 1024
+            "histogram", (1,), (256,), [np.zeros(9, np.uint8), np.int32(9), out, out[:1]], 1024
         )
 
 
@@ -95,6 +105,7 @@ def test_missing_compiler_is_an_error(monkeypatch):
 PLANTED = {
     "MISSING_BARRIER": ("thread", "data race"),
     "MISSING_ATOMIC": ("thread", "data race"),
+    "MISSING_ATOMIC_OF_BLOCKS": ("thread", "data race"),
     "STATIC_OVERRUN": ("address", "global-buffer-overflow"),
     "DYNAMIC_OVERRUN": ("address", "heap-buffer-overflow"),
     "GLOBAL_OVERRUN": ("address", "heap-buffer-overflow"),

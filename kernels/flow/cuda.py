@@ -5,8 +5,12 @@ The published data set has the flow of OpenCV's DualTVL1OpticalFlow with default
 is decided, and known, on the GPU alone.
 """
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,10 +39,12 @@ def tvl1_flow(frames: Any, settings: Tvl1 = NATIVE, device: Device | None = None
     clips, t, height, width = _checked(frames)
     device = device or CudaDevice(frames.device)
     flow = device.empty((clips, t - 1, height, width, 2), np.float32)
-    for at_once in _portions(clips, t):
-        planes = _planes(device, frames[at_once], settings)
-        for component in range(2):
-            flow[at_once, ..., component] = planes[component].reshape(-1, t - 1, height, width)
+    for at_once in _portions(clips, t, settings):
+        some = flow[at_once]
+        with _flow_of(device, frames[at_once], settings) as planes:
+            for component in range(2):
+                fields = planes[component].reshape(-1, t - 1, height, width)
+                some[..., component] = fields[: len(some)]
     return flow
 
 
@@ -69,60 +75,115 @@ def tvl1_crops(
         groups.setdefault(tuple(array.shape), []).append(clip)
     for shape, members in groups.items():
         height, width = shape[1:3]
-        for at_once in _portions(len(members), shape[0]):
+        for at_once in _portions(len(members), shape[0], settings):
             clips = members[at_once]
-            together = device.empty((len(clips), *shape), np.uint8)
-            for i, clip in enumerate(clips):
-                together[i] = frames[clip]
-            planes = _planes(device, together, settings)
-            for i, clip in enumerate(clips):
-                native_height, native_width = native_sizes[clip] if native_sizes else shape[1:3]
-                arguments = [
-                    planes,
-                    *_int32(len(clips) * fields, i * fields, height, width),
-                    *(np.float32(native_width / width), np.float32(native_height / height)),
-                    *_int32(*resize, *crops[clip], flips[clip], size),
-                    coded[clip],
-                ]
-                launch("crop_flow", _grid(size, size, fields), PIXEL_BLOCK, arguments)
+            with _flow_of(device, [frames[clip] for clip in clips], settings) as planes:
+                for i, clip in enumerate(clips):
+                    native_height, native_width = native_sizes[clip] if native_sizes else shape[1:3]
+                    arguments = [
+                        planes,
+                        *_int32(planes.shape[1], i * fields, height, width),
+                        *(np.float32(native_width / width), np.float32(native_height / height)),
+                        *_int32(*resize, *crops[clip], flips[clip], size),
+                        coded[clip],
+                    ]
+                    launch("crop_flow", _grid(size, size, fields), PIXEL_BLOCK, arguments)
     return coded
 
 
-def _planes(device: Device, frames: Any, settings: Tvl1) -> Any:
+def _flow_of(device: Device, clips: Sequence[Any], settings: Tvl1) -> AbstractContextManager[Any]:
+    """N clips uint8 [T,H,W,3] -> float32 [2,n,H,W], n >= N(T-1): u of all pairs, then v."""
+    shape = tuple(clips[0].shape)
+    _checked(clips[0][None])
+    room = _padded(len(clips), settings)
+    key = (shape, room, settings)
+    return device.recorded(key, partial(_solve_scales, settings=settings), clips, room)
+
+
+def _solve_scales(device: Device, frames: Any, settings: Tvl1) -> Any:
     """uint8 [N,T,H,W,3] -> float32 [2,N(T-1),H,W]: u of all pairs, then v of all pairs."""
-    clips, t, height, width = _checked(frames)
-    pairs = clips * (t - 1)
+    clips, t, height, width = frames.shape[:4]
     launch = _kernels(device)
     sizes = pyramid_sizes(height, width, settings)
 
-    images = [device.empty((clips * t, height, width), np.float32)]
-    launch(
-        "grey",
-        _grid(height, width, clips * t),
-        PIXEL_BLOCK,
-        [frames, *_int32(height, width), images[0]],
-    )
-    for size in sizes[1:]:
-        images.append(_resize(device, launch, images[-1], size, 1 / settings.scale_step, 1.0))
+    images = [device.empty((clips * t, *size), np.float32) for size in sizes]
+    grid = _grid(height, width, clips * t)
+    launch("grey", grid, PIXEL_BLOCK, [frames, *_int32(height, width), images[0]])
+    for larger, smaller in pairwise(images):
+        _resize(launch, larger, smaller, 1 / settings.scale_step, 1.0)
 
-    flow = device.zeros((2, pairs, *sizes[-1]), np.float32)
-    for size, image in zip(reversed(sizes), reversed(images), strict=True):
-        if tuple(flow.shape[2:]) != size:
-            flow = _resize(device, launch, flow, size, None, 1 / settings.scale_step)
-        flow = _solve(device, launch, image, t, flow, settings)
-    return flow
+    memory = _Memory(device, clips * (t - 1), sizes, settings)
+    device.clear(memory.states[0][-1].flow)
+    for scale in reversed(range(len(sizes))):
+        if scale < len(sizes) - 1:
+            coarse, finer, *_ = memory.states
+            _resize(
+                launch, coarse[scale + 1].flow, finer[scale].flow, None, 1 / settings.scale_step
+            )
+            memory.states[:2] = finer, coarse
+        _solve(device, launch, images[scale], t, memory, scale, settings)
+    return memory.states[0][0].flow
 
 
-def _solve(device: Device, launch: Launch, image: Any, t: int, flow: Any, settings: Tvl1) -> Any:
-    """Improve flow [2,n,h,w] at one scale. image [clips*t,h,w]."""
-    pairs, height, width = flow.shape[1:]
+class _State(NamedTuple):
+    flow: Any  # [2,n,h,w]
+    dual: Any  # [4,n,h,w]
+
+
+class _Memory:
+    """For n pairs: 23 float32 planes a pair of the largest size; 15 without filter and rest.
+
+    Scales follow one another in the same memory, each in the last part of it, so that to run past
+    an end is to leave it.
+    """
+
+    def __init__(
+        self, device: Device, pairs: int, sizes: Sequence[tuple[int, int]], settings: Tvl1
+    ) -> None:
+        def fields(count: int) -> list[Any]:  # [count,n,h,w] at each scale
+            memory = device.empty((count * pairs * math.prod(sizes[0]),), np.float32)
+            ends = [count * pairs * math.prod(size) for size in sizes]
+            return [
+                memory[len(memory) - end :].reshape(count, pairs, *size)
+                for end, size in zip(ends, sizes, strict=True)
+            ]
+
+        can_rest = _rest(settings, sizes[0]) > 0
+        total = settings.outer_iterations * settings.iterations
+        # By scale: the flow so far comes first. Two change places with each launch; a third is
+        # for what is settled.
+        self.states = [
+            [_State(*both) for both in zip(fields(2), fields(4), strict=True)]
+            for _ in range(2 + can_rest)
+        ]
+        self.data = fields(3)
+        self.filtered = fields(2) if settings.median else None
+        self.change = device.empty((total if can_rest else 0, pairs), np.uint64)
+        self.counts = device.empty((pairs,), np.int32)
+
+
+def _rest(settings: Tvl1, size: tuple[int, int]) -> np.uint64:
+    """The change of an iteration below which a pair of this size rests; 0: it never does."""
+    return np.uint64(settings.epsilon**2 * math.prod(size) * CHANGE_UNITS)
+
+
+def _solve(
+    device: Device,
+    launch: Launch,
+    image: Any,
+    t: int,
+    memory: _Memory,
+    scale: int,
+    settings: Tvl1,
+) -> None:
+    """Improve the flow of the first state at one scale. image [clips*t,h,w]."""
+    pairs, height, width = memory.data[scale].shape[1:]
     hw = _int32(height, width)
-    rest = np.uint64(settings.epsilon**2 * height * width * CHANGE_UNITS)
+    rest = _rest(settings, (height, width))
     may_rest = bool(rest > 0)  # if not, the last launch's result is the result
-    dual = device.zeros((4, pairs, height, width), np.float32)
-    buffers = [(flow, dual), *[_empty_like(device, flow, dual) for _ in range(1 + may_rest)]]
-    filtered = _empty_like(device, flow)[0] if settings.median else flow
-    data = device.empty((3, pairs, height, width), np.float32)
+    data, change, counts = memory.data[scale], memory.change, memory.counts
+    filtered = memory.filtered[scale] if memory.filtered else memory.states[0][scale].flow
+    device.clear(memory.states[0][scale].dual)
     launches = _launches(settings)
     total = settings.outer_iterations * settings.iterations
     weights = [
@@ -136,32 +197,32 @@ def _solve(device: Device, launch: Launch, image: Any, t: int, flow: Any, settin
     tile_block = (TILE_W, TILE_H // ROWS)
 
     for _ in range(settings.warps):
-        a, b = target, source = buffers[:2]
-        launch(warp, pixels, PIXEL_BLOCK, [image, a[0], np.int32(t), *hw, data])
-        change = device.zeros((total if may_rest else 0, pairs), np.uint64)
+        a, b = target, source = memory.states[:2]
+        launch(warp, pixels, PIXEL_BLOCK, [image, a[scale].flow, np.int32(t), *hw, data])
+        if may_rest:
+            device.clear(change)
         before = 0
         for done, steps in launches:
             source, target = target, source
-            flow, dual = source
+            flow, dual = source[scale]
             seen = [change, rest, *_int32(before, done)]
             if settings.median and done % settings.iterations == 0:
                 grid = (*pixels[:2], 2 * pairs)
                 launch("median", grid, PIXEL_BLOCK, [flow, *seen, *hw, filtered])
                 flow = filtered
-            arguments = [data, flow, dual, *hw, np.int32(steps), *weights, *seen, *target]
+            arguments = [data, flow, dual, *hw, np.int32(steps), *weights, *seen, *target[scale]]
             launch("iterate", tiles, tile_block, arguments)
             before = done
         if not may_rest:
-            buffers = [target, source]
+            memory.states[:2] = target, source
             continue
-        settled = buffers[2]
-        counts = device.empty((pairs,), np.int32)
+        settled = memory.states[2]
         of_pairs = [change, rest, *_int32(total, pairs), counts]
         launch("count", (-(-pairs // 32),), (32,), of_pairs)
         rounds = [filtered, *_int32(settings.median), *hw, *_int32(settings.iterations)]
-        launch("settle", tiles, tile_block, [data, *a, *b, *rounds, *weights, counts, *settled])
-        buffers = [settled, b, a]
-    return buffers[0][0]
+        of_launches = [*a[scale], *b[scale], *rounds, *weights, counts, *settled[scale]]
+        launch("settle", tiles, tile_block, [data, *of_launches])
+        memory.states = [settled, b, a]
 
 
 def _launches(settings: Tvl1) -> list[tuple[int, int]]:
@@ -173,22 +234,10 @@ def _launches(settings: Tvl1) -> list[tuple[int, int]]:
     ]
 
 
-def _empty_like(device: Device, *arrays: Any) -> tuple[Any, ...]:
-    return tuple(device.empty(array.shape, np.float32) for array in arrays)
-
-
-def _resize(
-    device: Device,
-    launch: Launch,
-    planes: Any,
-    size: tuple[int, int],
-    step: float | None,
-    gain: float,
-) -> Any:
-    """[..., h, w] -> [..., *size]; `step` input pixels per output pixel, None: as sizes ask."""
-    *leading, from_height, from_width = planes.shape
-    height, width = size
-    out = device.empty((*leading, height, width), np.float32)
+def _resize(launch: Launch, planes: Any, out: Any, step: float | None, gain: float) -> None:
+    """[..., h, w] into another h and w; `step` input pixels per output pixel, None: as they ask."""
+    from_height, from_width = planes.shape[-2:]
+    *leading, height, width = out.shape
     steps = (step, step) if step else (from_height / height, from_width / width)
     arguments = [
         planes,
@@ -197,8 +246,7 @@ def _resize(
         *_int32(height, width),
         out,
     ]
-    launch("resize", _grid(height, width, int(np.prod(leading))), PIXEL_BLOCK, arguments)
-    return out
+    launch("resize", _grid(height, width, math.prod(leading)), PIXEL_BLOCK, arguments)
 
 
 def _kernels(device: Device) -> Launch:
@@ -212,10 +260,21 @@ def _kernels(device: Device) -> Launch:
     return device.module(("flow/tvl1.cu",), defines)
 
 
-def _portions(clips: int, t: int) -> list[slice]:
-    """Slices of the clips that keep the pairs at work below `PAIRS_AT_ONCE`."""
+def _portions(clips: int, t: int, settings: Tvl1) -> list[slice]:
+    """Slices of the clips that keep the pairs at work, with their padding, to `PAIRS_AT_ONCE`."""
     count = max(1, PAIRS_AT_ONCE // (t - 1))
+    while _padded(count, settings) > count:
+        count -= 1
     return [slice(start, start + count) for start in range(0, clips, count)]
+
+
+def _padded(clips: int, settings: Tvl1) -> int:
+    """How many clips are worked on for so many: few numbers, so that they come again and again.
+
+    Still clips make up the next power of two. They rest at once; where no pair can rest, they would
+    cost as much as others, so there are none.
+    """
+    return 1 << (clips - 1).bit_length() if settings.epsilon else clips
 
 
 def _grid(height: int, width: int, planes: int) -> tuple[int, int, int]:

@@ -2,13 +2,17 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import flow
 from dali_pipes.prepare.encode import write_video
+from kernels import cuda_module
+from kernels.flow import cuda as cuda_flow
 
 
 def write_moving_texture(path: Path, frames: int) -> None:
@@ -58,6 +62,31 @@ def test_tvl1_that_is_not_opencvs_is_not_timed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(flow, "tvl1_flow", flow.farneback)
     with pytest.raises(SystemExit, match="off OpenCV's TV-L1"):
         flow.verify(flow.Source("broken", flow.farneback))
+
+
+def test_calls_are_timed_launched_one_by_one_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call on a recorder that knows or does not know it."""
+    known: set[int] = set()
+    calls: list[tuple[int, bool]] = []
+
+    def call(clips: torch.Tensor) -> None:
+        calls.append((len(clips), len(clips) in known))
+        known.add(len(clips))
+
+    monkeypatch.setattr(cuda_flow, "tvl1_flow", call)
+    monkeypatch.setattr(cuda_module, "recorder", SimpleNamespace(cache_clear=known.clear))
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    rows = flow.replays(np.zeros((17, 8, 8, 3), np.uint8))
+    assert [row["flow"].split(", ")[2:] for row in rows] == [
+        [f"{count} clips", name]
+        for count in (1, 4, 16)
+        for name in ("launched one by one", "replayed")
+    ]
+    assert all(0 < row["host_ms"] <= row["ms"] and row["pairs_per_s"] > 0 for row in rows)
+    for count in (1, 4, 16):
+        seen = [was_known for clips, was_known in calls if clips == count]
+        assert seen == [False] * (1 + flow.ROUNDS) + [True] * (1 + flow.ROUNDS)
 
 
 def test_every_source_finds_a_known_motion() -> None:

@@ -24,9 +24,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from kernels import cuda_module
+from kernels.recorded import KEPT, Captured, Recorder, Work
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 ROOT = Path(__file__).parents[2]
@@ -74,7 +76,8 @@ class Launched:
 class CpuDevice:
     """Runs kernels on the CPU; see `kernels.cuda_module.Device` for the methods.
 
-    `launches` and `arrays` keep every launch and every array handed out.
+    `launches` and `arrays` keep every launch and every array handed out, `replays` counts those of
+    recorded work.
     `rewrite` changes the kernels' text before it is compiled (to plant bugs); `portable` switches
     fibers with ucontext, as on processors other than x86-64.
     """
@@ -94,6 +97,9 @@ class CpuDevice:
         self._portable = portable
         self.launches: list[Launched] = []
         self.arrays: list[NDArray[Any]] = []
+        self.replays = 0
+        self.instead: list[Callable[[], None]] | None = None  # where calls go while recording
+        self.recorder = CpuRecorder(self)
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
         self.arrays.append(np.empty(shape, dtype))
@@ -104,8 +110,26 @@ class CpuDevice:
         self.arrays.append(np.zeros(shape, dtype))
         return self.arrays[-1]
 
+    def clear(self, array: NDArray[Any]) -> None:
+        self.do(partial(array.fill, 0))
+
+    def view(self, memory: NDArray[np.uint8], dtype: DTypeLike) -> NDArray[Any]:
+        return memory.view(dtype)
+
     def table(self, array: NDArray[Any]) -> NDArray[Any]:
         return array
+
+    def recorded(
+        self, key: Hashable, work: Work, arrays: Sequence[Any], room: int
+    ) -> AbstractContextManager[Any]:
+        return self.recorder.done(key, work, arrays, room)
+
+    def do(self, call: Callable[[], None]) -> None:
+        """Now, or in each replay of what is being recorded."""
+        if self.instead is None:
+            call()
+        else:
+            self.instead.append(call)
 
     def module(
         self, files: tuple[str, ...], defines: cuda_module.Defines = ()
@@ -120,7 +144,7 @@ class CpuDevice:
             shared_bytes: int = 0,
         ) -> None:
             self.launches.append(Launched(files, defines, kernel, math.prod(block), shared_bytes))
-            launch(kernel, grid, block, arguments, shared_bytes)
+            self.do(partial(launch, kernel, grid, block, arguments, shared_bytes))
 
         return record
 
@@ -154,6 +178,30 @@ class CpuDevice:
                 )
 
         return launch
+
+
+class CpuRecorder(Recorder):
+    """Instead of a CUDA graph: the launches with their arguments, in a list."""
+
+    def __init__(self, device: CpuDevice, kept: int = KEPT) -> None:
+        super().__init__(device, kept)
+        self._cpu = device
+
+    def capture(self, work: Callable[[], Any]) -> Captured:
+        device, calls, before = self._cpu, [], len(self._cpu.launches)
+        device.instead = calls
+        try:
+            result = work()
+        finally:
+            device.instead = None
+            del device.launches[before:]
+
+        def replay() -> None:
+            device.replays += 1
+            for call in calls:
+                call()
+
+        return result, replay
 
 
 @cache

@@ -106,6 +106,17 @@ def _flow_of_noise(device: Device) -> None:
     tvl1_flow(frames, Tvl1(scales=2, warps=2, outer_iterations=2, iterations=7), device)
 
 
+def _flow_of_light(device: Device) -> None:
+    """A faint ramp lights up: a data term of great weight pulls each pixel hundreds of pixels.
+
+    A thread's share of the change would leave the range of its integer.
+    """
+    frames = np.zeros((1, 2, 16, 40, 3), np.uint8)
+    frames[0, 1] = 128 + np.arange(40, dtype=np.uint8)[:, None]
+    settings = Tvl1(scales=1, warps=1, outer_iterations=1, iterations=2, lambda_=1e4)
+    tvl1_flow(frames, settings, device)
+
+
 def _spline_flow(device: Device) -> None:
     """Resized frames, the flow in native pixels, as a fixed number of iterations finds it."""
     tvl1_crops(
@@ -182,6 +193,7 @@ CASES = {
     "appearance, reference": Case(_appearance(moving_ring(2, 16, 112), "reference"), _APPEARANCE),
     "flow": Case(_flow, _FLOW),
     "flow of noise": Case(_flow_of_noise, _FLOW),
+    "flow of light": Case(_flow_of_light, _FLOW),
     "spline flow": Case(_spline_flow, _FLOW),
     "wild flow": Case(_wild_flow, _FLOW),
 }
@@ -196,6 +208,13 @@ BUGS = (
     PlantedBug("motion of coded flow", "address", "max(row - 1, 0)", "row - 1"),
     PlantedBug("appearance", "thread", "atomicAdd(&count[slot], 1u)", "count[slot]++"),
     PlantedBug(
+        "appearance",
+        "thread",
+        # One thread a block: a race between blocks.
+        "atomicAdd(&octants[clip * CELLS * OCTANTS + i], static_cast<int>(count[i]))",
+        "octants[clip * CELLS * OCTANTS + i] += static_cast<int>(count[i])",
+    ),
+    PlantedBug(
         "appearance", "address", "count[cell_of_pixel[pixel]", "count[1 + cell_of_pixel[pixel]"
     ),
     PlantedBug(
@@ -206,5 +225,6 @@ BUGS = (
         "        }\n#pragma",
     ),
     PlantedBug("flow", "address", "min(low + 1, size - 1)", "low + 1"),
+    PlantedBug("flow of light", "address", "fminf(squares, 64.f)", "squares"),
     PlantedBug("spline flow", "address", "row(max(y - 1, 0))", "row(y - 1)"),
 )

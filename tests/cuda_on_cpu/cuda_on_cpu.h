@@ -8,7 +8,9 @@
 //
 // Under -fsanitize=thread every fiber is a thread of its own for the detector, ordered by barriers
 // and collectives alone: a missing barrier or a shared update without an atomic is a reported race.
-// Not seen here: races between blocks on global memory, launch limits, streams, time.
+// Neighbouring blocks run in two crews of fibers, which nothing orders from begin to end of a
+// launch: so is an update of global memory without an atomic.
+// Not seen here: launch limits, streams, time.
 //
 // Not offered on purpose: atomicAdd on float (its result depends on the order), partial masks.
 #pragma once
@@ -33,6 +35,8 @@
 
 #if defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
+extern "C" void __tsan_java_alloc(unsigned long begin, unsigned long bytes);
+extern "C" void __tsan_java_free(unsigned long begin, unsigned long bytes);
 #define CUDA_ON_CPU_TSAN(call) call
 #else
 #define CUDA_ON_CPU_TSAN(call)
@@ -86,9 +90,21 @@ struct Warp {
     uint64_t slot[2][32];  // values to exchange, by the generation's parity
 };
 
-static std::vector<Fiber> fibers;
-static std::vector<Warp> warps;
-static Group block;
+// The fibers that run a block. Blocks whose indices differ by one along one axis run in different
+// crews; to the detector, those of one crew come one after another.
+struct Crew {
+    std::vector<Fiber> fibers;
+    std::vector<Warp> warps;
+    Group block;
+};
+
+#if defined(__SANITIZE_THREAD__)
+constexpr unsigned CREWS = 2;
+#else
+constexpr unsigned CREWS = 1;
+#endif
+static Crew crews[CREWS];
+static Crew* crew = crews;  // of the block that runs
 static Fiber scheduler;
 static Fiber* current;
 static void (*body)(void*);
@@ -162,7 +178,7 @@ CUDA_ON_CPU_UNSEEN inline void wait(Group& group, int line) {
 }
 
 CUDA_ON_CPU_UNSEEN inline Warp& warp_of(const Fiber* fiber) {
-    return warps[(fiber - fibers.data()) / warpSize];
+    return crew->warps[(fiber - crew->fibers.data()) / warpSize];
 }
 
 CUDA_ON_CPU_UNSEEN inline void fiber_main() {
@@ -170,7 +186,7 @@ CUDA_ON_CPU_UNSEEN inline void fiber_main() {
     body(body_arguments);
     CUDA_ON_CPU_TSAN(__tsan_release(&end_token));
     current->done = true;
-    leave(block);
+    leave(crew->block);
     leave(warp_of(current).group);
     switch_to(*current, scheduler);
     fail("a finished thread was resumed");
@@ -211,6 +227,14 @@ CUDA_ON_CPU_UNSEEN __attribute__((no_sanitize("address"))) inline void poison(ch
     for (; reinterpret_cast<volatile char*>(word + 1) <= end; ++word) *word = 0xA5A5A5A5A5A5A5A5u;
     volatile char* byte = reinterpret_cast<volatile char*>(word);
     for (; byte < end; ++byte) *byte = static_cast<char>(0xA5);
+#if defined(__SANITIZE_THREAD__)
+    // Each block's shared memory is its own. The detector forgets what it saw of the last one's by
+    // its interface for heaps that use memory again.
+    if (begin != end) {
+        __tsan_java_free(reinterpret_cast<uintptr_t>(begin), end - begin);
+        __tsan_java_alloc(reinterpret_cast<uintptr_t>(begin), end - begin);
+    }
+#endif
 }
 
 CUDA_ON_CPU_UNSEEN inline uint64_t next_random() {  // xorshift64
@@ -223,16 +247,18 @@ CUDA_ON_CPU_UNSEEN inline void run_block(Order order, size_t shared_bytes) {
     const int threads = static_cast<int>(blockDim.x * blockDim.y * blockDim.z);
     poison(__start_cuda_shared, __stop_cuda_shared);
     poison(dynamic_shared, dynamic_shared + shared_bytes);
-    block = {threads, 0, 0, 0, {}};
-    for (size_t w = 0; w < warps.size(); ++w) {
+    crew = &crews[(blockIdx.x + blockIdx.y + blockIdx.z) % CREWS];
+    crew->block = {threads, 0, 0, 0, {}};
+    for (size_t w = 0; w < crew->warps.size(); ++w) {
         const int members = std::min(warpSize, threads - static_cast<int>(w) * warpSize);
-        warps[w].group = {members, 0, 0, 0, {}};
+        crew->warps[w].group = {members, 0, 0, 0, {}};
     }
     std::vector<int> turn(threads);
     for (int i = 0; i < threads; ++i) {
-        prepare(fibers[i]);
+        prepare(crew->fibers[i]);
         const unsigned t = i;
-        fibers[i].index = {t % blockDim.x, t / blockDim.x % blockDim.y, t / blockDim.x / blockDim.y};
+        crew->fibers[i].index = {t % blockDim.x, t / blockDim.x % blockDim.y,
+                                 t / blockDim.x / blockDim.y};
         turn[i] = order == REVERSE ? threads - 1 - i : i;
     }
     CUDA_ON_CPU_TSAN(__tsan_release(&begin_token));
@@ -242,7 +268,7 @@ CUDA_ON_CPU_UNSEEN inline void run_block(Order order, size_t shared_bytes) {
         }
         bool progress = false;
         for (const int i : turn) {
-            Fiber& fiber = fibers[i];
+            Fiber& fiber = crew->fibers[i];
             if (fiber.done || (fiber.waits && fiber.waits->generation == fiber.generation)) continue;
             fiber.waits = nullptr;
             switch_to(scheduler, fiber);
@@ -251,7 +277,6 @@ CUDA_ON_CPU_UNSEEN inline void run_block(Order order, size_t shared_bytes) {
         }
         if (!progress) fail("deadlock: some threads wait at a barrier, others elsewhere");
     }
-    CUDA_ON_CPU_TSAN(__tsan_acquire(&end_token));
 }
 
 CUDA_ON_CPU_UNSEEN inline void launch(void (*kernel)(void*), void* arguments, dim3 grid,
@@ -261,11 +286,13 @@ CUDA_ON_CPU_UNSEEN inline void launch(void (*kernel)(void*), void* arguments, di
     blockDim = threads;
     gridDim = grid;
     if (n == 0 || n > 1024) fail("a block has 1 to 1024 threads");
-    while (fibers.size() < n) {
-        fibers.emplace_back();
-        make_stack(fibers.back());
+    for (Crew& each : crews) {
+        while (each.fibers.size() < n) {
+            each.fibers.emplace_back();
+            make_stack(each.fibers.back());
+        }
+        each.warps.resize((n + warpSize - 1) / warpSize);
     }
-    warps.resize((n + warpSize - 1) / warpSize);
     body = kernel;
     body_arguments = arguments;
     random_state = seed * 2654435761u + 88172645463325252u;
@@ -281,6 +308,7 @@ CUDA_ON_CPU_UNSEEN inline void launch(void (*kernel)(void*), void* arguments, di
             }
         }
     }
+    CUDA_ON_CPU_TSAN(__tsan_acquire(&end_token));
     std::free(dynamic_shared);
     dynamic_shared = nullptr;
 }
@@ -354,7 +382,7 @@ CUDA_ON_CPU_UNSEEN void call(void** values, void (*kernel)(Arguments...)) {
 // `extern __shared__ T name[];` is rewritten to this by the harness.
 #define CUDA_ON_CPU_DYNAMIC(T, name) T* const name = reinterpret_cast<T*>(cuda_on_cpu::dynamic_shared)
 
-#define __syncthreads() cuda_on_cpu::wait(cuda_on_cpu::block, __LINE__)
+#define __syncthreads() cuda_on_cpu::wait(cuda_on_cpu::crew->block, __LINE__)
 
 struct alignas(2) uchar2 { unsigned char x, y; };
 struct alignas(4) uchar4 { unsigned char x, y, z, w; };
@@ -476,11 +504,11 @@ CUDA_ON_CPU_UNSEEN inline Exchange exchange(unsigned mask, uint64_t value, int l
     if (mask != 0xffffffffu) fail("warp collectives are supported for the full mask only");
     Warp& warp = warp_of(current);
     if (warp.group.members != warpSize) fail("a warp collective needs 32 running lanes");
-    const int lane = static_cast<int>(current - fibers.data()) % warpSize;
+    const int own = static_cast<int>(current - crew->fibers.data()) % warpSize;
     uint64_t* slot = warp.slot[warp.group.generation & 1];
-    slot[lane] = value;
+    slot[own] = value;
     wait(warp.group, line);
-    return {slot, lane};
+    return {slot, own};
 }
 
 template <typename T>

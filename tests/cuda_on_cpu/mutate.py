@@ -19,8 +19,6 @@ from kernels.cuda_module import FOLDER
 from tests.cuda_on_cpu import ORDERS, CpuDevice, Order, Sanitiser, isolated
 from tests.cuda_on_cpu.cases import CASES, digest
 
-# Updates that one thread a block makes: their race is between blocks, which run in turn here.
-BETWEEN_BLOCKS = ("atomicAdd(&octants[",)
 DETECTORS: tuple[tuple[Sanitiser | None, Order], ...] = (
     *((None, order) for order in ORDERS),
     ("thread", "forward"),
@@ -57,8 +55,7 @@ def mutants(file: str) -> Iterator[Mutant]:
         if site[0].startswith("__syncthreads"):
             yield Mutant(file, begin, end, "")
         elif site[0].startswith("atomic"):
-            if not code.startswith(BETWEEN_BLOCKS, begin):
-                yield Mutant(file, begin, end, f"plain::{site[0]}")
+            yield Mutant(file, begin, end, f"plain::{site[0]}")
         else:
             end, arguments = _arguments(code, end)
             for argument in arguments:

@@ -13,6 +13,7 @@ import torch
 
 from dali_pipes.decoding.video import probe, read_frames
 from dali_pipes.flow import flow_size
+from kernels.cuda_module import recorder
 from kernels.flow import cpu as cpu_flow
 from kernels.flow.code import encode
 from kernels.flow.cuda import tvl1_crops, tvl1_flow
@@ -54,7 +55,7 @@ def test_bits_of_crops_in_native_pixels_are_those_of_the_cpu_run() -> None:
 @both
 def test_flow_waits_for_nothing_and_follows_its_stream(settings: Tvl1) -> None:
     clips = torch.from_numpy(np.stack(drifting_clips([(70, 131)] * 2, 3))).cuda()
-    expected = tvl1_flow(clips, settings).cpu()  # and compiles
+    expected = [tvl1_flow(clips, settings).cpu() for _ in range(2)][-1]  # compiles, records
     torch.cuda.synchronize()
     with torch.cuda.stream(torch.cuda.Stream()):
         late = torch.zeros_like(clips)
@@ -67,6 +68,64 @@ def test_flow_waits_for_nothing_and_follows_its_stream(settings: Tvl1) -> None:
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert asleep
+        torch.testing.assert_close(flow.cpu(), expected, rtol=0, atol=0)
+
+
+@both
+def test_replays_have_the_bits_of_the_cpu_run(settings: Tvl1) -> None:
+    """Of several shapes in turns, on two streams in turns, each time of other frames."""
+    sizes = [(40, 61), (70, 131), (33, 48)]
+    clips = drifting_clips(sizes * 8, 3)
+    streams = [torch.cuda.current_stream(), torch.cuda.Stream()]
+    found = []
+    for i, clip in enumerate(clips):
+        with torch.cuda.stream(streams[i % 2]):
+            torch.cuda._sleep(20_000_000 * (i % 5 == 0))  # so that the other stream could be first
+            given = torch.from_numpy(clip)[None].cuda(non_blocking=True)
+            found.append(tvl1_flow(given, settings))
+    torch.cuda.synchronize()
+    assert len(recorder(torch.cuda.current_device())._recordings) >= len(sizes)
+    for clip, flow in zip(clips, found, strict=True):
+        np.testing.assert_array_equal(flow.cpu(), tvl1_flow(clip[None], settings, CpuDevice()))
+
+
+def test_threads_share_what_is_recorded() -> None:
+    clips = [np.stack(drifting_clips([(48, 64)] * 3, 3))[i : i + 1] for i in range(3)]
+    expected = [tvl1_flow(clip, SETTINGS, CpuDevice()) for clip in clips]
+
+    def flow_of(i: int) -> np.ndarray:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            return tvl1_flow(torch.from_numpy(clips[i % 3]).cuda(), SETTINGS).cpu().numpy()
+
+    with ThreadPoolExecutor(3) as pool:
+        for i, flow in enumerate(pool.map(flow_of, range(60))):
+            np.testing.assert_array_equal(flow, expected[i % 3])
+
+
+def test_memory_is_that_of_the_largest_shape() -> None:
+    """However many shapes there were."""
+
+    def allocated(height: int, width: int) -> int:
+        for _ in range(3):
+            tvl1_flow(torch.zeros(1, 5, height, width, 3, dtype=torch.uint8).cuda(), SETTINGS)
+        torch.cuda.synchronize()
+        return torch.cuda.memory_allocated()
+
+    largest = allocated(240, 320)
+    for height in range(120, 240, 3):
+        assert allocated(height, 320) == largest
+
+
+def test_flow_may_be_part_of_another_graph() -> None:
+    """In memory of its own: what is recorded meanwhile and later changes nothing."""
+    clips = torch.from_numpy(np.stack(drifting_clips([(40, 61)] * 2, 3))).cuda()
+    expected = tvl1_flow(clips, SETTINGS).cpu()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        flow = tvl1_flow(clips, SETTINGS)
+    for _ in range(3):
+        tvl1_flow(clips.flip(1), SETTINGS)
+        graph.replay()
         torch.testing.assert_close(flow.cpu(), expected, rtol=0, atol=0)
 
 
