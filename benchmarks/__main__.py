@@ -135,6 +135,11 @@ def measure(args: argparse.Namespace) -> Report:
         flags = ["--videos", str(videos), *network, "--num_workers", str(cores())]
         report.trained = training(flags, args.seconds)
         report.rows += report.trained.ceilings.rows() + report.trained.rows
+    if "training" in args.only:
+        from benchmarks.networks import networks
+
+        say("network")
+        report.rows += networks(flags, args.seconds)
     if "stages" in args.only:
         assert report.trained is not None
         say("stages")

@@ -14,7 +14,7 @@ from benchmarks.compare import BadRun, identity, read_run
 Row = dict[str, Any]
 README = timing.RESULTS.parents[1] / "README.md"
 BEGIN, END = "<!-- benchmark -->\n", "<!-- /benchmark -->"
-SECTIONS = ("published", "peers", "loader", "training", "stage")  # curves are left to the report
+SECTIONS = ("published", "peers", "loader", "training", "stage")  # the report has more
 
 
 def main(readme: Path = README, results: Path = timing.RESULTS) -> int:

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from benchmarks.loaders import ahead
 from benchmarks.stages import of_ceiling
 from dali_pipes.flow import add_flow_argument
 from model.training.distributed import joined
+from model.training.learner import Queued
 from model.training.options import parse
 
 Row = dict[str, Any]
@@ -66,10 +68,26 @@ def running(arguments: list[str]) -> Iterator[train.Run]:
                 run.report.close()
 
 
+# Steps of which it is not known yet what came of them, as train.py has them on a GPU.
+_unread: deque[Queued] = deque()
+
+
 def step(run: train.Run, batch: train.ClipBatch) -> int:
-    """Train on a batch; how many clips it has."""
-    train.train_step(run, batch, len(batch))
+    """Train on a batch; how many clips it has.
+
+    It waits, as train.py does, for the losses of an earlier step once `run.ahead` more are queued.
+    """
+    _unread.append(train.train_step(run, batch, len(batch)))
+    while len(_unread) > run.ahead:
+        _unread.popleft().shares()
     return len(batch)
+
+
+def step_loss(run: train.Run, batch: train.ClipBatch) -> float:
+    """Train on a batch, and wait for its loss, of motion and appearance together."""
+    queued = train.train_step(run, batch, len(batch))
+    result = queued.result(queued.shares().tolist())
+    return result.motion_loss + result.app_loss
 
 
 def real_step(run: train.Run) -> int:
@@ -93,11 +111,8 @@ def _measure(run: train.Run, seconds: float) -> Measured:
     waiting = sum(one.had_batch - one.began for one in steps)
     share = waiting / (steps[-1].ended - steps[0].began)
 
-    args = run.args
-    network: Row = {"model": args.model, "width": args.width, "batch": args.bs}
-    network |= {"precision": run.precision.name, "device": run.ranks.device.type}
     rows = [
-        {"section": "training", "loader": name} | network | timed.per(1)
+        {"section": "training", "loader": name} | network_columns(run) | timed.per(1)
         for name, timed in times.items()
     ]
     rows[0]["share_waiting"] = timing.digits(share)
@@ -105,10 +120,17 @@ def _measure(run: train.Run, seconds: float) -> Measured:
     rows[0]["of_cached"] = timing.digits(speed)
     on = "GPU" if run.ranks.device.type == "cuda" else "all cores"
     timing.settle()
-    alone = timing.timed(lambda: step(run, next(kept)), seconds).per(args.bs)
+    alone = timing.timed(lambda: step(run, next(kept)), seconds).per(run.args.bs)
     stage: Row = {"section": "stage", "stage": "training step", "on": on} | alone
     stage |= of_ceiling(alone["us_per_clip"], flops, ceilings.matmul)
     return Measured([*rows, stage], ceilings, steps)
+
+
+def network_columns(run: train.Run) -> Row:
+    """What a row of training says of the network and the batch."""
+    args = run.args
+    columns: Row = {"model": args.model, "width": args.width, "batch": args.bs}
+    return columns | {"precision": run.precision.name, "device": run.ranks.device.type}
 
 
 def _operations(run: train.Run, batch: train.ClipBatch) -> int:

@@ -1,8 +1,10 @@
 """Videos to measure on: few, short, rendered once."""
 
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from benchmarks import inputs
 from dali_pipes.prepare.samples import write_sample
@@ -20,5 +22,18 @@ def few_samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def few_reels(few_samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return inputs.as_reels(few_samples, tmp_path_factory.mktemp("reels"))
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which reports look for what they are measured on."""
+    return tmp_path_factory.mktemp("bench")
+
+
+@pytest.fixture(scope="session")
+def few_reels(few_samples: Path, bench: Path) -> Path:
+    return inputs.as_reels(few_samples, bench)
+
+
+@pytest.fixture
+def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.compile` traces the network, forward and backward, and leaves g++ out."""
+    quick = partialmethod(nn.Module.compile, backend="aot_eager")
+    monkeypatch.setattr(nn.Module, "compile", quick)

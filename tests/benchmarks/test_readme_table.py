@@ -22,6 +22,7 @@ RUN: dict[str, Any] = {
         {"section": "peers", "loader": "plain", "clips_per_s": 7, "iqr_percent": 4}
         | {"ratio": 2.1, "ratio_low": 1.9, "ratio_high": 2.3, "frames": "3 of 9 are others"}
         | {"published_labels": 52.4},
+        {"section": "network", "network": "compiled", "clips_per_s": 2, "iqr_percent": 1},
         {"section": "growth", "what": "labels", "batch": 1, "clips_per_s": 1, "iqr_percent": 1},
     ],
 }

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as report
-from benchmarks import gpu_stages, inputs, loaders, page, reel_stages, stages
+from benchmarks import gpu_stages, inputs, loaders, networks, page, reel_stages, stages
 from benchmarks.training import Step
 from dali_pipes.decoding.video import read_frames
 from dali_pipes.prepare.encode import write_video
@@ -17,25 +17,30 @@ from dali_pipes.sources import Reels, Synthetic
 
 
 @pytest.fixture(scope="session")
-def prepared(few_samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return inputs.in_published_layout(few_samples, tmp_path_factory.mktemp("bench"))
+def prepared(few_samples: Path, bench: Path) -> Path:
+    return inputs.in_published_layout(few_samples, bench)
 
 
+@pytest.mark.usefixtures("traced_only", "few_reels", "prepared")
 def test_a_run_leaves_the_same_figures_as_text_json_page_and_row(
     few_samples: Path,
+    bench: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(loaders, "BATCH", 2)
     monkeypatch.setattr(reel_stages, "CLIPS", 4)
-    out = tmp_path / "out"
+    monkeypatch.setattr(report, "STAGE_CLIPS", 2)
+    made = set(bench.iterdir())
     arguments = ["--videos", str(few_samples), "--only", "stages", "loader", "training"]
     arguments += ["--width", "0.05", "--bs", "2", "--seconds", "0.01"]
-    assert report.main([*arguments, "--out", str(out), "--results", str(tmp_path)]) == 0
+    assert report.main([*arguments, "--out", str(bench), "--results", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
+    reports = {bench / f"report.{form}" for form in ("txt", "json", "html")}
+    assert set(bench.iterdir()) == made | reports  # nothing is made twice
     row = json.loads((tmp_path / "report.jsonl").read_text())
-    content = json.loads((out / "report.json").read_text())
+    content = json.loads((bench / "report.json").read_text())
     assert row["results"] == content["results"]
     by_stage = {one["stage"]: one for one in row["results"] if one["section"] == "stage"}
     path = {stages.DECODE, stages.RESIZE, stages.FLOW, "labels, corrected", "training step"}
@@ -50,10 +55,12 @@ def test_a_run_leaves_the_same_figures_as_text_json_page_and_row(
     training = [one for one in row["results"] if one["section"] == "training"]
     assert [one["loader"] for one in training] == ["real batches", "cached batches"]
     assert 0 <= training[0]["share_waiting"] <= 1
-    for text in (printed, (out / "report.txt").read_text(), (out / "report.html").read_text()):
+    ways = [one["network"] for one in row["results"] if "compile_seconds" in one]
+    assert ways == [networks.COMPILED]
+    for text in (printed, (bench / "report.txt").read_text(), (bench / "report.html").read_text()):
         assert "bottleneck: " in text
         assert str(by_stage["decode"]["us_per_clip"]) in text
-    drawn = (out / "report.html").read_text()
+    drawn = (bench / "report.html").read_text()
     assert drawn.count("<svg") == 3  # stages, time line, loaders
     assert not re.search(r"(src|href)=.?https?:", drawn)  # nothing to fetch
 
