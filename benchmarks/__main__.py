@@ -121,9 +121,10 @@ def measure(args: argparse.Namespace) -> Report:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     given = args.videos or inputs.sample_videos()
     videos = inputs.few_videos(given, args.out)
+    if args.published or set(args.only) - {"growth"}:
+        reels = inputs.as_reels(videos, args.out)
     if args.published or {"stages", "loader", "peers"} & set(args.only):
         prepared = inputs.in_published_layout(videos, args.out)
-        reels = inputs.as_reels(videos, args.out)
     if {"stages", "loader"} & set(args.only):
         clips = inputs.some_clips(videos, STAGE_CLIPS)
         paths = inputs.some_image_paths(prepared, STAGE_CLIPS)
@@ -133,7 +134,7 @@ def measure(args: argparse.Namespace) -> Report:
     if {"stages", "training"} & set(args.only):
         say("training step")
         flags = ["--videos", str(videos), *network, "--num_workers", str(cores())]
-        report.trained = training(flags, args.seconds)
+        report.trained = training(flags, args.seconds, reels)
         report.rows += report.trained.ceilings.rows() + report.trained.rows
     if "training" in args.only:
         from benchmarks.networks import networks

@@ -21,7 +21,7 @@ from torch import nn
 import train
 from benchmarks import timing
 from benchmarks.rivals import ROUNDS, ratio
-from benchmarks.training import CACHED, network_columns, running, step, step_loss
+from benchmarks.training import KEPT, network_columns, running, step, step_loss
 from model.training.learner import make_learner
 
 Row = dict[str, Any]
@@ -42,7 +42,7 @@ def networks(arguments: list[str], seconds: float) -> list[Row]:
     has a `note` instead of times. At no time is there more than one copy beside the network.
     """
     with running([*arguments, "--num_workers", "0"]) as run, nothing_compiled():
-        batches = [run.loader.next_batch() for _ in range(CACHED)]
+        batches = [run.loader.next_batch() for _ in range(KEPT)]
         found, sound = _compared(run, batches[0])
         kept = cycle(batches)
         calls = {name: partial(_next_step, variant, kept) for name, variant in sound.items()}

@@ -6,7 +6,9 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,13 +18,15 @@ from benchmarks import timing
 from benchmarks.ceilings import Ceilings, measure
 from benchmarks.loaders import ahead
 from benchmarks.stages import of_ceiling
+from dali_pipes import ClipLoader
 from dali_pipes.flow import add_flow_argument
 from model.training.distributed import joined
 from model.training.learner import Queued
 from model.training.options import parse
 
 Row = dict[str, Any]
-CACHED = 4  # batches
+REAL, CACHED = "real batches", "cached batches"
+KEPT = 4  # batches that are cached
 SHOWN_STEPS = 8
 
 
@@ -42,14 +46,20 @@ class Measured:
     steps: list[Step]
 
 
-def training(arguments: list[str], seconds: float) -> Measured:
+def training(arguments: list[str], seconds: float, reels: Path) -> Measured:
     """The commands of `train.py ARGUMENTS`, without checkpoints; arguments name data and network.
 
-    Rows: the whole step with real and with cached batches, measured in turns, and the latter again
-    as the stage "training step". The ceilings are those of the format that the network computes in.
+    Rows: the whole step with real batches, those of `reels`, too, and with cached ones, measured in
+    turns, and the latter again as the stage "training step". The ceilings are those of the format
+    that the network computes in.
     """
     with running(arguments) as run:
-        return _measure(run, seconds)
+        common = {"batch_size": run.args.bs, "num_workers": run.args.num_workers}
+        stored = ClipLoader(reels=reels, device=run.ranks.device, **common)
+        try:
+            return _measure(run, seconds, {REAL: run.loader, f"{REAL}, reels": stored})
+        finally:
+            stored.close()
 
 
 @contextmanager
@@ -90,22 +100,23 @@ def step_loss(run: train.Run, batch: train.ClipBatch) -> float:
     return result.motion_loss + result.app_loss
 
 
-def real_step(run: train.Run) -> int:
-    """Train on the next batch of the loader; how many clips it has."""
-    return step(run, run.loader.next_batch())
+def real_step(run: train.Run, loader: ClipLoader | None = None) -> int:
+    """Train on the next batch of the loader, the run's own by default; how many clips it has."""
+    return step(run, (loader or run.loader).next_batch())
 
 
-def _measure(run: train.Run, seconds: float) -> Measured:
-    kept = cycle([run.loader.next_batch() for _ in range(CACHED)])
+def _measure(run: train.Run, seconds: float, loaders: dict[str, ClipLoader]) -> Measured:
+    kept = cycle([run.loader.next_batch() for _ in range(KEPT)])
     step(run, next(kept))
     timing.settle()  # the loader prepares batches
     ceilings = measure(run.ranks.device, run.precision.name, seconds)
     flops = _operations(run, next(kept))
+    real = {name: partial(real_step, run, loader) for name, loader in loaders.items()}
     times = timing.interleaved(
-        {"real batches": lambda: real_step(run), "cached batches": lambda: step(run, next(kept))},
+        {**real, CACHED: lambda: step(run, next(kept))},
         3,
         seconds,
-        {"real batches": ahead(run.args.prefetch)},
+        dict.fromkeys(real, ahead(run.args.prefetch)),
     )
     steps = _watched(run)
     waiting = sum(one.had_batch - one.began for one in steps)
@@ -116,8 +127,8 @@ def _measure(run: train.Run, seconds: float) -> Measured:
         for name, timed in times.items()
     ]
     rows[0]["share_waiting"] = timing.digits(share)
-    speed = times["cached batches"].seconds / times["real batches"].seconds
-    rows[0]["of_cached"] = timing.digits(speed)
+    for name, row in zip(real, rows, strict=False):
+        row["of_cached"] = timing.digits(times[CACHED].seconds / times[name].seconds)
     on = "GPU" if run.ranks.device.type == "cuda" else "all cores"
     timing.settle()
     alone = timing.timed(lambda: step(run, next(kept)), seconds).per(run.args.bs)

@@ -53,7 +53,12 @@ def test_a_run_leaves_the_same_figures_as_text_json_page_and_row(
         alone = by_stage[f"all, from {name}"]["us_per_clip"] / report.cores()
         assert loader["of_stages"] == pytest.approx(loader["us_per_clip"] / alone, rel=0.02)
     training = [one for one in row["results"] if one["section"] == "training"]
-    assert [one["loader"] for one in training] == ["real batches", "cached batches"]
+    assert [one["loader"] for one in training] == [
+        "real batches",
+        "real batches, reels",
+        "cached batches",
+    ]
+    assert all(one["of_cached"] > 0 for one in training[:2])
     assert 0 <= training[0]["share_waiting"] <= 1
     ways = [one["network"] for one in row["results"] if "compile_seconds" in one]
     assert ways == [networks.COMPILED]
