@@ -56,6 +56,11 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Data(f"--videos {folder}", "3_text.mp4")
 
 
+either = pytest.mark.parametrize(
+    "data", ["videos", pytest.param("reels", marks=pytest.mark.battery)], indirect=True
+)
+
+
 def command(data: Data, out: Path, flags: str) -> list[str]:
     folders = f"--log_dir {out / 'logs'} --model_save_dir {out / 'saved'}"
     return f"{data.flags} {SMALL} {folders} {flags}".split()
@@ -74,9 +79,7 @@ def checkpoints(out: Path) -> list[Path]:
     return sorted((out / "saved").rglob("*.pt"))
 
 
-@pytest.mark.parametrize(
-    "data", ["videos", pytest.param("reels", marks=pytest.mark.battery)], indirect=True
-)
+@either
 def test_kill_and_resume_equals_an_uninterrupted_run(data: Data, tmp_path: Path) -> None:
     flags = "--bs 2 --steps {} --save_minutes 0 --num_workers 1"
     arguments = command(data, tmp_path / "killed", flags.format(99))
@@ -99,7 +102,7 @@ def test_kill_and_resume_equals_an_uninterrupted_run(data: Data, tmp_path: Path)
     assert list(losses(tmp_path / "whole")) == list(range(1, steps + 1))
 
 
-@pytest.mark.parametrize("data", ["videos", "reels"], indirect=True)
+@either
 def test_two_processes_equal_one_with_the_same_global_batch(data: Data, tmp_path: Path) -> None:
     """Batch norm synchronised; the bad file makes some batches shorter on one of them."""
 
