@@ -9,6 +9,8 @@ import pytest
 
 # CuPy creates its cache folder on import, also where there is no GPU.
 os.environ.setdefault("CUPY_CACHE_DIR", os.path.join(tempfile.gettempdir(), "sts-dali-cupy-cache"))
+# Threads of torch that wait for each other do not spin: processes share the cores in a test run.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Indexes of videos in read-only folders.
 os.environ["XDG_CACHE_HOME"] = os.path.join(tempfile.gettempdir(), "sts-dali-cache")
 

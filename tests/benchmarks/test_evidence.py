@@ -7,14 +7,32 @@ from pathlib import Path
 import pytest
 
 from benchmarks import evidence
+from dali_pipes.prepare.encode import write_video
+from tests.faults.damage import moving
 
 TINY = ["--seeds", "1", "--steps", "1", "--width", "0.05", "--videos_per_class", "2"]
 
 
+def few_and_small(videos: Path, per_class: int, split: str, *, seed: int, height: int) -> None:
+    """In place of the sample videos: as many of each class, long enough for a clip."""
+    for motion in evidence.MOTIONS:
+        (videos / motion).mkdir(parents=True)
+        for number in range(per_class):
+            write_video(videos / motion / f"{number}.mp4", moving((48, 64), 56, seed=number))
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.battery)])
 def test_evidence_is_what_the_commands_found_and_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    whole: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Two variants, end to end; then again, when there is nothing left to do."""
+    if not whole:
+        monkeypatch.setattr(evidence, "MOTIONS", ("up", "left"))
+        monkeypatch.setattr(evidence, "write_samples", few_and_small)
     variants = {"untrained": None, "from reels": evidence.PreTraining("tvl1", [])}
     monkeypatch.setattr(evidence, "VARIANTS", variants)
     out = tmp_path / "out"

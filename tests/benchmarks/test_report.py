@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as report
-from benchmarks import gpu_stages, inputs, loaders, networks, page, reel_stages, stages
+from benchmarks import (
+    ceilings,
+    gpu_stages,
+    inputs,
+    loaders,
+    networks,
+    page,
+    reel_stages,
+    stages,
+    training,
+)
 from benchmarks.training import Step
 from dali_pipes.decoding.video import read_frames
 from dali_pipes.prepare.encode import write_video
@@ -32,6 +42,10 @@ def test_a_run_leaves_the_same_figures_as_text_json_page_and_row(
     monkeypatch.setattr(loaders, "BATCH", 2)
     monkeypatch.setattr(reel_stages, "CLIPS", 4)
     monkeypatch.setattr(report, "STAGE_CLIPS", 2)
+    monkeypatch.setattr(ceilings, "SIDE", {"cpu": 256})
+    monkeypatch.setattr(training, "SHOWN_STEPS", 2)
+    tvl1_flow = stages.tvl1_flow
+    monkeypatch.setattr(stages, "tvl1_flow", lambda frames: tvl1_flow(frames[:2]))
     made = set(bench.iterdir())
     arguments = ["--videos", str(few_samples), "--only", "stages", "loader", "training"]
     arguments += ["--width", "0.05", "--bs", "2", "--seconds", "0.01"]
@@ -52,9 +66,9 @@ def test_a_run_leaves_the_same_figures_as_text_json_page_and_row(
     for name, loader in whole.items():
         alone = by_stage[f"all, from {name}"]["us_per_clip"] / report.cores()
         assert loader["of_stages"] == pytest.approx(loader["us_per_clip"] / alone, rel=0.02)
-    training = [one for one in row["results"] if one["section"] == "training"]
-    assert [one["loader"] for one in training] == ["real batches", "cached batches"]
-    assert 0 <= training[0]["share_waiting"] <= 1
+    steps = [one for one in row["results"] if one["section"] == "training"]
+    assert [one["loader"] for one in steps] == ["real batches", "cached batches"]
+    assert 0 <= steps[0]["share_waiting"] <= 1
     ways = [one["network"] for one in row["results"] if "compile_seconds" in one]
     assert ways == [networks.COMPILED]
     for text in (printed, (bench / "report.txt").read_text(), (bench / "report.html").read_text()):

@@ -74,7 +74,7 @@ def gone(pid: int) -> bool:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.battery)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.battery)])
 def test_killed_at_random_equals_an_uninterrupted_run(
     videos: Path, tmp_path: Path, kills: int
 ) -> None:
