@@ -32,7 +32,7 @@ MEASURED = frozenset((
     "kb_a_frame", "kb_a_field", "frames", "note",
     "bytes_per_frame", "bytes_with_flow", "cold_clips_per_s", "cold_iqr_percent",
     "disk_kb_per_clip", "error", "psnr_db", "counting_seconds",
-    "retrieval", "linear-probe", "chosen", "compile_seconds",
+    "retrieval", "linear-probe", "chosen", "compile_seconds", "host_ms", "ms",
 ))
 # fmt: on
 

@@ -8,6 +8,7 @@ recordings share one memory, as large as the largest needs.
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -74,7 +75,7 @@ class Recording:
     replay: Callable[[], None]
 
 
-class Recorder:
+class Recorder(ABC):
     """Recordings of one device, which share its memory: one at a time is in use.
 
     A device says in `capture` how its launches are kept instead of done, and in `turn` who waits
@@ -89,9 +90,9 @@ class Recorder:
         self._bytes: OrderedDict[Hashable, int] = OrderedDict()  # of work that has come once
         self._recordings: OrderedDict[Hashable, Recording] = OrderedDict()
 
+    @abstractmethod
     def capture(self, work: Callable[[], Any]) -> Captured:
         """Calls `work`, whose launches are kept and not done; RuntimeError if that fails."""
-        raise NotImplementedError
 
     def turn(self) -> AbstractContextManager[None]:
         """What is launched within uses the memory after all that used it before."""

@@ -58,11 +58,15 @@ def checks(facts: Facts, videos: Path | None) -> list[Check]:
         Check("libnvcuvid", "libraries:of_driver", ("libnvcuvid.so.1",), nvidia),
         Check("libnvidia-opticalflow", "libraries:of_driver", (_FLOW_LIBRARY,), nvidia),
         Check("nvJPEG", "libraries:nvjpeg", (), gpu),
-        *[
-            Check("cores", "machine:cores", limits),
-            Check("threads", "machine:threads", limits),
-            Check("memory", "machine:memory", limits),
-        ][: 3 * (facts.limits is not None)],
+        *(
+            [
+                Check("cores", "machine:cores", limits),
+                Check("threads", "machine:threads", limits),
+                Check("memory", "machine:memory", limits),
+            ]
+            if facts.limits
+            else []
+        ),
         Check("/dev/shm", "machine:shared_memory", (device,)),
         Check("open files", "machine:open_files", (workers,)),
         Check("cache folder", "machine:cache"),

@@ -1,6 +1,5 @@
 """Codecs that decode: two seconds of each, every frame compared."""
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -163,11 +162,6 @@ def _tried(codecs: Sequence[str], why_wrong: Callable[[Path, Frames], str]) -> T
 
 def encode(path: Path, frames: Frames, encoding: Encoding) -> None:
     """Raises OSError or ValueError where this FFmpeg lacks the encoder."""
-    try:
-        write_video(
-            path, frames, encoding.encoder, FPS, pix_fmt=encoding.pix_fmt, options=encoding.options
-        )
-    finally:
-        # SVT-AV1 makes its caller a real-time thread where that is allowed (as root).
-        if os.sched_getscheduler(0) != os.SCHED_OTHER:
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    write_video(
+        path, frames, encoding.encoder, FPS, pix_fmt=encoding.pix_fmt, options=encoding.options
+    )

@@ -242,8 +242,7 @@ class Feed:
         `of`: (frames or fields of a clip, channels).
         """
         if not good:
-            shape = (0, of[0], self.spec.size, self.spec.size, of[1])
-            return torch.empty(shape, dtype=torch.uint8, device=self.device)
+            return self._no_clips(*of)
         if not output.is_dense_tensor():  # a clip that was cut short is among them
             return torch.stack([self._borrow(output[place]) for place in good])
         tensor = self._borrow(output.as_tensor())
@@ -253,6 +252,10 @@ class Feed:
             return tensor
         return torch.stack([tensor[place] for place in good])  # an index would be waited for
 
+    def _no_clips(self, length: int, channels: int) -> Tensor:
+        shape = (0, length, self.spec.size, self.spec.size, channels)
+        return torch.empty(shape, dtype=torch.uint8, device=self.device)
+
     def _tvl1_flow(self, outputs: Any, clips: list[tuple[int, Clip]]) -> Tensor:
         """Of the frames that the pipeline gave for it, native or, for `tvl1-fast`, resized."""
         from kernels.flow.cuda import tvl1_crops
@@ -260,8 +263,7 @@ class Feed:
 
         spec = self.spec
         if not clips:
-            shape = (0, spec.flow_fields, spec.size, spec.size, 2)
-            return torch.empty(shape, dtype=torch.uint8, device=self.device)
+            return self._no_clips(spec.flow_fields, 2)
         fast = self.flow == "tvl1-fast"
         sizes = outputs[4].as_array().round().astype(int).tolist()
         with self.clock.stage("flow", len(clips)):

@@ -1,6 +1,8 @@
 """Frames to a video file, through the encoders of PyAV's wheel."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -27,7 +29,7 @@ def write_video(
     """
     frames = iter(frames)
     first = next(frames)
-    with av.open(str(path), "w") as container:
+    with _ordinary_priority(), av.open(str(path), "w") as container:
         stream = cast(av.VideoStream, container.add_stream(codec, rate=fps, options=options or {}))
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = pix_fmt
@@ -39,3 +41,13 @@ def write_video(
             frame.pts, frame.time_base = number, Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+@contextmanager
+def _ordinary_priority() -> Iterator[None]:
+    """SVT-AV1 makes its caller a real-time thread where that is allowed (as root)."""
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

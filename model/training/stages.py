@@ -2,10 +2,26 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from statistics import mean
+from dataclasses import dataclass
 
 FIRST_STEPS = 3  # not counted: workers start, and a GPU tries its algorithms
 DATA_BOUND = 0.1  # from this share of waiting on, loading bounds a run
+
+
+@dataclass
+class _Mean:
+    """Of as many numbers as a run has steps, none of which is kept."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, number: float) -> None:
+        self.total += number
+        self.count += 1
+
+    @property
+    def value(self) -> float:
+        return self.total / self.count
 
 
 class Stages:
@@ -16,8 +32,8 @@ class Stages:
 
     def __init__(self) -> None:
         self._steps = 0
-        self._values: dict[str, list[float]] = defaultdict(list)
-        self._periods: list[float] = []
+        self._values: dict[str, _Mean] = defaultdict(_Mean)
+        self._period = _Mean()
 
     def add(self, ms_a_clip: Mapping[str, float], period: float | None = None) -> None:
         """A step's. A stage that is not known may be left out. `period`: ms a clip from step to
@@ -25,15 +41,16 @@ class Stages:
         self._steps += 1
         if self._steps > FIRST_STEPS:
             for name, ms in ms_a_clip.items():
-                self._values[name].append(ms)
-            self._periods += [] if period is None else [period]
+                self._values[name].add(ms)
+            if period is not None:
+                self._period.add(period)
 
     def summary(self, workers: int) -> str:
         """One line, empty for a run of a few steps."""
         if not self._values:
             return ""
-        ms = {name: mean(values) for name, values in self._values.items()}
-        share, bound = self._beside(ms) if self._periods else _in_turn(ms)
+        ms = {name: values.value for name, values in self._values.items()}
+        share, bound = self._beside(ms) if self._period.count else _in_turn(ms)
         stages = ", ".join(f"{name} {value:.1f}" for name, value in ms.items())
         return (
             f"{stages} ms a clip; {workers} workers; bound by {bound}: {share:.0%} of time waiting"
@@ -41,7 +58,7 @@ class Stages:
 
     def _beside(self, ms: Mapping[str, float]) -> tuple[float, str]:
         """The share of time without a step, and why."""
-        period, step, labelled = mean(self._periods), ms.get("step", 0.0), ms.get("labels", 0.0)
+        period, step, labelled = self._period.value, ms.get("step", 0.0), ms.get("labels", 0.0)
         share = max(0.0, 1 - step / period)
         if share < DATA_BOUND:
             return share, "the network"
