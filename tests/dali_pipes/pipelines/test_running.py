@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dali_pipes import ClipLoader
-from dali_pipes.pipelines.running import LoaderStopped, Running
+from dali_pipes.pipelines.running import LoaderStopped, Running, _Work
 from dali_pipes.pipelines.trace import Notes, Trace
 from dali_pipes.sources import Synthetic
 
@@ -206,6 +206,18 @@ def test_an_interrupt_at_any_moment_costs_neither_time_nor_clips(
     loader.load_state_dict(loader.state_dict() | {"consumed": 0})
     assert [loader.next_batch().start.tolist() for _ in starts] == starts
     loader.close()
+
+
+def test_an_interrupt_while_the_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = _Work(build=lambda _: object(), run=lambda _: None)  # type: ignore[arg-type, return-value]
+    says_so = work.thread._started  # type: ignore[attr-defined]
+    said = says_so.set
+    monkeypatch.setattr(says_so, "wait", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(says_so, "set", lambda: (time.sleep(0.5), said()))
+    with pytest.raises(KeyboardInterrupt):
+        work.start()
+    work.put_away()
+    assert not work.thread.is_alive()
 
 
 def test_notes_say_who_is_at_what(tmp_path: Path) -> None:
