@@ -176,9 +176,7 @@ def shared_memory(
     """Workers hand over clips there; for the batches of `BATCHES`."""
     remedy = "docker run --shm-size=1g (or mount -o remount,size=1g /dev/shm); else --num_workers 0"
     try:
-        free = shutil.disk_usage(place).free
-        with tempfile.TemporaryFile(dir=place) as file:
-            file.write(bytes(1))
+        free = _writable_bytes(place)
     except OSError as error:
         return bad(f"{place}: {first_line(error)}", remedy)
     said = f"{free / MIB:.0f} MiB free"
@@ -187,6 +185,13 @@ def shared_memory(
             short = f"{said}, batches of {clips} clips ({name}) may take {most / MIB:.0f}"
             return (bad if name == "default" else warning)(short, f"{remedy}; or a smaller --bs")
     return ok(said)
+
+
+def _writable_bytes(place: Path) -> int:
+    """Free in a folder; OSError unless one byte can be written there."""
+    with tempfile.TemporaryFile(dir=place) as file:
+        file.write(bytes(1))
+    return shutil.disk_usage(place).free
 
 
 def open_files(workers: int, limit: int | None = None) -> Finding:
@@ -206,12 +211,9 @@ def open_files(workers: int, limit: int | None = None) -> Finding:
 
 def disk(place: Path, least: int, what: str, remedy: str) -> Finding:
     """Whether `what` can be written to a folder, which need not exist, and how much of it."""
-    there = place
     try:
         place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=there) as file:
-            file.write(bytes(1))
-        free = shutil.disk_usage(there).free
+        free = _writable_bytes(place)
     except OSError as error:
         return warning(f"{place}: {first_line(error)}: {what} cannot be written", remedy)
     said = f"{place}: {free / GIB:.1f} GiB free for {what}"
