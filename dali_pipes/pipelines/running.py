@@ -35,7 +35,7 @@ class Running:
         self._work = _Work(build, run)
         self.close = weakref.finalize(self, self._work.put_away)
         self.close.atexit = False  # `_Work` sees to it
-        self._work.start()
+        self._work.thread.start()
         self._work.wanted.put(True)
 
     def next(self) -> Any:
@@ -109,12 +109,7 @@ class _Work:
         self.wanted: SimpleQueue[bool] = SimpleQueue()
         self.ready: SimpleQueue[Any] = SimpleQueue()
         self.thread = threading.Thread(target=self._serve, args=([build], run), daemon=True)
-        self._asked, self._began = False, threading.Event()
-
-    def start(self) -> None:
-        """Start the thread. Interrupted in here, `Thread` may not know that it runs."""
-        self._asked = True
-        self.thread.start()
+        self._began = threading.Event()
 
     def _serve(
         self, build: list[Callable[[str], "Pipeline"]], run: Callable[["Pipeline"], Any]
@@ -150,7 +145,8 @@ class _Work:
         self.wanted.put(False)
         try:
             alive = all(worker.is_alive() for worker in self.workers)
-            if alive and self._asked and self._began.wait(timeout=5):
+            # Interrupted while it starts, `Thread` may not know that it runs, and refuses to join.
+            if alive and self._began.wait(timeout=5):
                 self.thread.join(timeout=5)  # it ends the workers
             for worker in self.workers:
                 worker.join(timeout=5)

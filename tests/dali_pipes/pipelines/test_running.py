@@ -215,7 +215,7 @@ def test_an_interrupt_while_the_thread_starts(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(says_so, "wait", lambda *_: signal.raise_signal(signal.SIGINT))
     monkeypatch.setattr(says_so, "set", lambda: (time.sleep(0.5), said()))
     with pytest.raises(KeyboardInterrupt):
-        work.start()
+        work.thread.start()
     work.put_away()
     assert not work.thread.is_alive()
 
