@@ -1,0 +1,1 @@
+"""Pages that need nothing but themselves: one look, one way to escape, pictures inside."""
