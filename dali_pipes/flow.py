@@ -20,16 +20,19 @@ FLOW_CHOICES = ("auto", "stored", "tvl1", "tvl1-fast", "nvof")
 COMPUTED = ("tvl1", "tvl1-fast")  # what commands compute that prepare or draw
 NO_FLOW = "none"  # of a loader that yields frames only
 
-# What a start-up summary says: for the labels and for speed. Agreement is that of block positions,
-# where chance is 16 %.
-MEANING: dict[FlowName, str] = {
+# How near the motion labels of each source are to the published ones. Agreement is that of block
+# positions, where chance is 16 %.
+AGREEMENT: dict[FlowName, str] = {
     "stored": "flow images as prepared; the published ones give the published labels",
-    "tvl1": "TV-L1 at native resolution as published: 96 % of positions agree with it; "
-    "52 to 67 clips/s on an H200",
+    "tvl1": "TV-L1 at native resolution as published: 96 % of positions agree with it",
     "tvl1-fast": "TV-L1 of the resized frames in few steps: 70 % of positions agree with the "
-    "published flow; some 30 ms a clip on a CPU core, unmeasured on a GPU",
-    "nvof": "NVIDIA hardware flow: at most 84 % of positions agree with TV-L1; "
-    "27 to 32 clips/s on an H200",
+    "published flow",
+    "nvof": "NVIDIA hardware flow: at most 84 % of positions agree with TV-L1",
+}
+_SPEED: dict[FlowName, str] = {
+    "tvl1": "52 to 67 clips/s on an H200",
+    "tvl1-fast": "some 30 ms a clip on a CPU core, unmeasured on a GPU",
+    "nvof": "27 to 32 clips/s on an H200",
 }
 
 # What there was, and what to take instead.
@@ -111,7 +114,7 @@ def resolve_flow(choice: str, device: str, stored: bool) -> tuple[FlowName, str]
             name, why = "tvl1", "the faithful source on a GPU"
         else:
             name, why = "tvl1-fast", "no flow images and no GPU"
-    return name, f"{why}; {MEANING[name]}"
+    return name, "; ".join([why, AGREEMENT[name], *([_SPEED[name]] if name in _SPEED else [])])
 
 
 def fast_flow(frames: NDArray[np.uint8], native_size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -13,18 +13,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dali_pipes.flow import add_flow_argument
+from dali_pipes.clip_flags import SOURCE, add_clip_arguments
 from dali_pipes.pipelines.running import LoaderStopped
-from dali_pipes.prepare.store import write_whole
-from dali_pipes.prepare.work import height_width
+from dali_pipes.prepare.store import check_writable, write_whole
+from dali_pipes.sources import open_prepared
 from dali_pipes.terminal import accept_all_names, ended, printable_lines
-from kernels.labels.schema import NAMES, RULES
+from kernels.labels.schema import NAMES
 
 if TYPE_CHECKING:
     from dali_pipes.loader import ClipLoader
@@ -86,10 +85,7 @@ def _check_out(out: Path) -> None:
             raise ValueError(
                 f"{error}; for .parquet: pip install pyarrow, or choose .npz"
             ) from error
-    if out.is_dir():
-        raise ValueError(f"--out {out}: is a folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    TemporaryFile(dir=out.parent).close()
+    check_writable(out)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,43 +94,22 @@ def _parser() -> argparse.ArgumentParser:
         description="Write the 27 labels of the clips of a folder to a file.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument(
-        "dir", type=Path, metavar="DIR",
-        help="videos at any depth, or what `dali_pipes.prepare` made: reels, or rgb/ and flow/",
-    )  # fmt: skip
+    parser.add_argument("dir", type=Path, metavar="DIR", help=SOURCE)
     parser.add_argument("--out", type=Path, required=True, help="labels.npz or labels.parquet")
     parser.add_argument(
         "--data_list", type=Path, metavar="FILE", help="only these clips: class/video start class"
     )
-    parser.add_argument("--labels", choices=RULES, default="corrected", help="the rule")
-    add_flow_argument(parser)
     parser.add_argument("--clips_per_video", type=int, default=1, help="from its start to its end")
-    parser.add_argument("--clip_len", type=int, default=16, help="frames")
-    parser.add_argument("--stride", type=int, default=1, help="video frames a clip frame")
-    parser.add_argument("--size", type=int, default=112, help="side of the centre crop in pixels")
-    parser.add_argument(
-        "--resize", type=height_width, default="128x171", metavar="HxW", help="before the crop"
-    )
     parser.add_argument("--bs", type=int, default=8, help="clips labelled at once")
-    parser.add_argument(
-        "--num_workers", type=int, default=len(os.sched_getaffinity(0)), help="decoding processes"
-    )
-    parser.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
+    add_clip_arguments(parser)
     return parser
 
 
 def _loader(args: argparse.Namespace) -> "ClipLoader":
     from dali_pipes.loader import ClipLoader
 
-    rgb, flow = args.dir / "rgb", args.dir / "flow"
-    frames: dict[str, Any] = {"videos": args.dir}
-    if rgb.is_dir():
-        frames = {"rgb_prefix": rgb}
-        if flow.is_dir():
-            frames |= {"flow_x_prefix": flow / "u", "flow_y_prefix": flow / "v"}
     return ClipLoader(
-        **frames,
-        data_list=args.data_list,
+        open_prepared(args.dir, args.data_list),
         batch_size=args.bs,
         clip_len=args.clip_len,
         size=args.size,

@@ -337,11 +337,8 @@ class ClipLoader:
                 f"numbers of frames (as in TSN's lists)? {FORMS}"
             )
         for item in np.flatnonzero((count != UNKNOWN) & (count < need)).tolist():
-            listed = None if starts[item] == NO_START else int(starts[item])
-            try:
-                clip_start(0.0, listed, int(count[item]), None, self.spec.needs)
-            except ValueError as error:
-                known.bad[item] = BadVideo(self.source.paths[item], "open", str(error))
+            if bad := too_short(self.source, item, int(count[item]), self.spec.needs):
+                known.bad[item] = bad
         for bad in (*self.source.left_out, *(known.bad[item] for item in sorted(known.bad))):
             self._skip(bad, None)
         if len(known.bad) == len(self.source):
@@ -363,6 +360,16 @@ class ClipLoader:
 
 _SHOWN_SKIPS = 20
 MOST_WORKERS = 1024
+
+
+def too_short(source: Source, item: int, frames: int, needs: int) -> BadVideo | None:
+    """Why no clip of `needs` frames fits into an item of so many, or where it is listed."""
+    listed = None if source.starts[item] == NO_START else int(source.starts[item])
+    try:
+        clip_start(0.0, listed, frames, None, needs)
+    except ValueError as error:
+        return BadVideo(source.paths[item], "open", str(error))
+    return None
 
 
 def items_of(source: Source) -> str:

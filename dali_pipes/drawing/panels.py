@@ -54,6 +54,13 @@ def motion_boundaries(flow: Image, component: str) -> NDArray[np.float32]:
     return cast("NDArray[np.float32]", np.hypot(along_x, along_y))
 
 
+def strongest(strength: NDArray[np.float32], mask: Mask) -> tuple[int, int]:
+    """Where (x, y) in a block its motion boundaries are strongest: there stands its arrow."""
+    smooth = np.where(mask, cv2.GaussianBlur(strength, (0, 0), 3), -1)
+    y, x = np.unravel_index(int(smooth.argmax()), smooth.shape)
+    return int(x), int(y)
+
+
 def _motion_panel(
     page: Page, clip: LabelledClip, component: str, pattern: int, left: float, top: float
 ) -> None:
@@ -72,14 +79,12 @@ def _motion_panel(
     if guess is not None:
         _outline(axes, clip.mask(pattern, guess), PREDICTED, dashed=True)
     _outline(axes, mask, TRUE)
-    # The arrow stands where the block's boundaries are strongest.
-    smooth = np.where(mask, cv2.GaussianBlur(strength, (0, 0), 3), -1)
-    y, x = np.unravel_index(int(smooth.argmax()), smooth.shape)
+    x, y = strongest(strength, mask)
     orientation = f"{component}{pattern}o"
     turned = clip.guess(orientation)
     if turned not in (None, clip.value(orientation)):
-        _arrow(axes, (int(x), int(y)), turned, len(mask), PREDICTED)
-    _arrow(axes, (int(x), int(y)), clip.value(orientation), len(mask), "white")
+        _arrow(axes, (x, y), turned, len(mask), PREDICTED)
+    _arrow(axes, (x, y), clip.value(orientation), len(mask), "white")
 
 
 def _arrow(axes: "Axes", at: tuple[int, int], orientation: int, size: int, colour: str) -> None:

@@ -26,7 +26,7 @@ from dali_pipes.decoding.pixels import resized
 from dali_pipes.decoding.reel import Header, stacked
 from dali_pipes.decoding.showing import decoded_rgb
 from dali_pipes.decoding.video import frame_rate
-from dali_pipes.flow import COMPUTED, MEANING, add_flow_argument, fast_flow, fitted
+from dali_pipes.flow import AGREEMENT, COMPUTED, add_flow_argument, fast_flow, fitted
 from dali_pipes.lock import locked
 from dali_pipes.prepare.compute import (
     PAIRS_AT_ONCE,
@@ -201,7 +201,7 @@ def _flow(algorithm: str, asked: str) -> tuple[str, str]:
         return tvl1_device(asked)
     if asked == "cuda":
         raise BadInput(f"{algorithm} is computed on the CPU; leave out --device, or choose tvl1")
-    return "cpu", f"{algorithm} on the CPU: {MEANING['tvl1-fast']}"
+    return "cpu", f"{algorithm} on the CPU: {AGREEMENT['tvl1-fast']}"
 
 
 def _begin(

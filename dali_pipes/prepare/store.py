@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 from uuid import uuid4
 
@@ -23,6 +24,14 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def check_writable(path: Path) -> None:
+    """Raise ValueError or OSError if the file cannot be written, before work goes into it."""
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    TemporaryFile(dir=path.parent).close()
 
 
 def write_text(path: Path, text: str) -> None:

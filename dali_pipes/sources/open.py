@@ -54,6 +54,18 @@ def open_source(
     return VideoFiles.listed(data_list, videos)
 
 
+def open_prepared(folder: Path, data_list: Path | str | None = None) -> Source:
+    """Reels, or rgb/ and flow/, as `dali_pipes.prepare` makes them; or videos at any depth.
+
+    Raises ValueError that says what is missing.
+    """
+    rgb, flow = folder / "rgb", folder / "flow"
+    if not rgb.is_dir():
+        return open_source(folder, data_list)
+    sides = (flow / "u", flow / "v") if flow.is_dir() else (None, None)
+    return open_source(None, data_list, rgb, *sides)
+
+
 def open_video(path: Path | str) -> Source:
     """A source of one item: a video file, or REELS/class/video, as paths of reels are written.
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from threading import Thread
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from dali_pipes.decoding.opening import BadVideo
 from dali_pipes.sources.index import UNKNOWN, Index, Row
 from dali_pipes.sources.reels import Reels
 from dali_pipes.sources.source import Source
+
+Key = TypeVar("Key")
+Found = TypeVar("Found")
 
 PROBE_AT_START = 1000  # unknown videos; above that, workers probe what they open
 
@@ -69,7 +72,7 @@ def survey(source: Source, index: Index, progress: bool = True, for_gpu: bool = 
 
         hidden = None if progress and stamps else True  # None: hidden unless on a terminal
         for path, found in tqdm(
-            _in_threads(look, stamps),
+            in_threads(look, stamps),
             "opening videos", len(stamps), unit="video", leave=False, disable=hidden,
         ):  # fmt: skip
             if isinstance(found, BadVideo):
@@ -86,34 +89,34 @@ def survey(source: Source, index: Index, progress: bool = True, for_gpu: bool = 
     return known
 
 
-def _in_threads(
-    look: Callable[[str], Row], paths: Iterable[str]
-) -> Iterator[tuple[str, Row | BadVideo]]:
-    """Each path and its row, or why it has none, as it is found.
+def in_threads(
+    look: Callable[[Key], Found], keys: Iterable[Key]
+) -> Iterator[tuple[Key, Found | BadVideo]]:
+    """Each key and what a look at it finds, or why it is no use, as it is found.
 
     An interrupt need not wait for a slow file.
     """
-    todo = SimpleQueue[str | None]()
-    done = SimpleQueue[tuple[str, Row | Exception]]()
-    for path in paths:
-        todo.put(path)
+    todo = SimpleQueue[Key | None]()
+    done = SimpleQueue[tuple[Key, Found | Exception]]()
+    for key in keys:
+        todo.put(key)
     left, threads = todo.qsize(), os.cpu_count() or 1
 
     def work() -> None:
-        while (path := todo.get()) is not None:
+        while (key := todo.get()) is not None:
             try:
-                done.put((path, look(path)))
+                done.put((key, look(key)))
             except Exception as error:
-                done.put((path, error))
+                done.put((key, error))
 
     for _ in range(min(threads, left)):
         todo.put(None)
         Thread(target=work, daemon=True).start()
     for _ in range(left):
-        path, found = done.get()
+        key, found = done.get()
         if isinstance(found, Exception) and not isinstance(found, BadVideo):
             raise found
-        yield path, found
+        yield key, found
 
 
 def probe(source: Source, item: int, stamp: tuple[int, int], for_gpu: bool = False) -> Row:

@@ -12,12 +12,12 @@ from torch import Tensor
 from kernels.labels.partitions import PATTERN_SLICES, partition
 
 
-def motion_confidence(flow: Tensor) -> Tensor:
-    """Flow [N,F,S,S,2], uint8-coded or float32, F >= 1 -> confidence float32 [N] in 0..1.
+def position_margins(flow: Tensor) -> Tensor:
+    """Flow [N,F,S,S,2], uint8-coded or float32, F >= 1 -> float32 [N,2,3] in 0..1.
 
-    The mean, over u and v and the three patterns, of (largest - second) / largest, where a block
-    counts with its mean motion boundary as in the position labels. 0 for a clip without motion.
-    Computed where the flow lies; on a GPU without waiting for it.
+    For u and v and the three patterns (largest - second) / largest, where a block counts with its
+    mean motion boundary as in the position labels. 0 for a clip without motion. Computed where the
+    flow lies; on a GPU without waiting for it.
     """
     x, y = _boundaries(flow)
     magnitude = torch.sqrt(x * x + y * y).movedim(-1, 1)  # [N,2,S,S]
@@ -26,7 +26,12 @@ def motion_confidence(flow: Tensor) -> Tensor:
     for pattern in PATTERN_SLICES:
         largest, second = blocks[..., pattern].topk(2, dim=-1).values.unbind(-1)
         margins.append((largest - second) / largest.clamp(min=torch.finfo(largest.dtype).tiny))
-    return torch.stack(margins, dim=-1).mean(dim=(1, 2))
+    return torch.stack(margins, dim=-1)
+
+
+def motion_confidence(flow: Tensor) -> Tensor:
+    """How clear a clip is: float32 [N] in 0..1, the mean of its `position_margins`."""
+    return position_margins(flow).mean(dim=(1, 2))
 
 
 def _boundaries(flow: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,135 @@
+"""See what the labels of a data set say: `python -m dali_pipes.browse SOURCE --out PAGE.html`.
+
+One file that opens in any browser, without a network: what the data are, every label as a
+distribution, the clips behind every bar, doubtful clips, and a network's predictions beside the
+labels. Exit status: 0 written; 2 nothing could be done with what was given; 1 it went wrong.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dali_pipes.clip_flags import SOURCE, add_clip_arguments
+from dali_pipes.clips import ClipSpec
+from dali_pipes.decoding.opening import BadVideo
+from dali_pipes.pipelines.running import LoaderStopped
+from dali_pipes.prepare.store import check_writable, write_text
+from dali_pipes.sources import Reels, Source, open_prepared
+from dali_pipes.sources.survey import PROBE_AT_START
+from dali_pipes.terminal import accept_all_names, ended, printable_lines
+
+if TYPE_CHECKING:
+    from dali_pipes.browsing.network import Network
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    accept_all_names()
+    args = _parser().parse_args(argv)
+    try:
+        page = make_page(args)
+        write_text(args.out, page)
+    except ValueError as error:
+        return ended(2, error)
+    except (LoaderStopped, OSError) as error:
+        return ended(1, error)
+    except KeyboardInterrupt:
+        return ended(130, "interrupted; nothing written")
+    print(printable_lines(f"{args.out}: {len(page) / 1e6:.1f} MB; open it in a browser"))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dali_pipes.browse",
+        description="Put a data set and its 27 labels on a page: one HTML file, for any browser.",
+    )
+    parser.add_argument("source", type=Path, metavar="SOURCE", help=SOURCE)
+    parser.add_argument(
+        "--out", type=Path, default=Path("browse.html"), metavar="PAGE.html",
+        help="default: browse.html",
+    )  # fmt: skip
+    parser.add_argument(
+        "--clips", type=int, default=400,
+        help="about so many, spread over the files; some 12 kB each; default: 400",
+    )  # fmt: skip
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="CKPT",
+        help="of train.py, a file or a folder of runs, or of the published code: show what the "
+        "network predicts",
+    )  # fmt: skip
+    add_clip_arguments(parser, "as the checkpoint's, or else train.py's")
+    return parser
+
+
+def make_page(args: argparse.Namespace) -> str:
+    """The page. Raises ValueError, OSError or LoaderStopped."""
+    from dali_pipes.browsing.clips import choose, collect
+    from dali_pipes.browsing.files import look_at
+    from dali_pipes.browsing.network import Network
+    from dali_pipes.browsing.page import DataSet, html
+    from dali_pipes.loader import ClipLoader, Skip, too_short
+
+    if args.clips < 1:
+        raise ValueError(f"--clips must be at least 1, got {args.clips}")
+    check_writable(args.out)
+    network = None if args.checkpoint is None else Network.load(args.checkpoint)
+    source = whole = open_prepared(args.source)
+    if len(whole) > PROBE_AT_START:  # of a large set, a sample
+        source = whole.subset([n * len(whole) // PROBE_AT_START for n in range(PROBE_AT_START)])
+    settings = _settings(args, source, network)
+    needs = ClipSpec(**settings).needs
+    files, bad = look_at(source)
+    for item, file in files.items():
+        if short := too_short(source, item, file.frames, needs):
+            bad[item] = short
+    fit = {item: file for item, file in files.items() if item not in bad}
+    items, of_each = choose(fit, needs, args.clips)
+    loader = ClipLoader(
+        source.subset(items or range(len(source))),  # none is fit: the loader says why
+        **settings,
+        flow=args.flow,
+        flip=False,
+        clips_per_video=of_each,
+        sampling="even",
+        device=args.device,
+        num_workers=args.num_workers,
+    )
+    predict = None if network is None else network.to(loader.device).predict
+    clips = collect(loader, predict)
+    left_out: list[BadVideo | Skip] = [
+        *source.left_out,
+        *(bad[item] for item in sorted(bad)),
+        *loader.skipped,
+    ]
+    return html(DataSet(args.source, source, len(whole), files, left_out, loader, clips, network))
+
+
+def _settings(
+    args: argparse.Namespace, source: Source, network: "Network | None"
+) -> dict[str, Any]:
+    """What the clips are: as asked for, or as the network was trained on, or as train.py's.
+
+    Raises ValueError if the network does not predict labels of such clips.
+    """
+    settings: dict[str, Any] = {}
+    if isinstance(source, Reels):
+        settings["resize"] = source.manifest.resize
+    if network is not None:
+        settings |= network.pretrained.clips | {"rule": network.pretrained.rule}
+        settings["resize"] = tuple(settings.get("resize", ClipSpec.resize))
+    asked = {"rule": args.labels} | {
+        name: getattr(args, name) for name in ("clip_len", "stride", "size", "resize")
+    }
+    settings |= {name: value for name, value in asked.items() if value is not None}
+    frames = settings.get("clip_len", ClipSpec.clip_len)
+    if network is not None and frames != network.pretrained.net.heads.clip_len:
+        learned = network.pretrained.net.heads.clip_len
+        raise ValueError(f"--clip_len {frames}: the network predicts labels of {learned} frames")
+    return settings
+
+
+if __name__ == "__main__":
+    sys.exit(main())
