@@ -225,7 +225,7 @@ def write(report: Report, out: Path) -> list[Path]:
         "report.txt": "\n".join([facts, "", tables, "", *report.findings, ""]),
         "report.json": json.dumps(content, indent=1) + "\n",
         "report.html": page.page(
-            "STS-DALI: what limits this machine",
+            "What limits this machine",
             facts,
             report.findings,
             tables,

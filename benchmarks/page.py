@@ -1,34 +1,30 @@
 """The report as a page that needs nothing but itself: plots as SVG, tables as text."""
 
 from collections.abc import Sequence
-from html import escape
-from io import StringIO
+from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from benchmarks.training import Step
+from dali_pipes.pages import render
+from dali_pipes.pages.render import BLUE, GREY, ORANGE
 
 Row = dict[str, Any]
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1100px; padding: 0 1em }
-pre { overflow-x: auto; font-size: 12px; background: #f6f6f6; padding: .8em }
-svg { max-width: 100%; height: auto }
-"""
+TEMPLATE = Path(__file__).with_suffix(".html")
 
 
-def page(title: str, facts: str, findings: Sequence[str], tables: str, figures: str) -> str:
-    items = "".join(f"<li>{escape(finding)}" for finding in findings)
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title>"
-        f"<style>{STYLE}</style><h1>{escape(title)}</h1><p>{escape(facts)}</p>"
-        f"<h2>What limits this machine</h2><ul>{items}</ul>{figures}"
-        f"<h2>Every figure</h2><pre>{escape(tables)}</pre></html>\n"
+def page(title: str, facts: str, findings: Sequence[str], tables: str, figures: Markup) -> str:
+    """The HTML: `figures` as the function of that name draws them, all else as text."""
+    lines = tables.split("\n")
+    return render.page(
+        TEMPLATE, title, facts=facts, findings=findings, tables=lines, figures=figures
     )
 
 
-def figures(rows: Sequence[Row], steps: Sequence[Step]) -> str:
+def figures(rows: Sequence[Row], steps: Sequence[Step]) -> Markup:
     """All plots that there are data for, with their headings."""
     drawn = []
     if bars := [row for row in rows if row["section"] == "stage"]:
@@ -39,15 +35,13 @@ def figures(rows: Sequence[Row], steps: Sequence[Step]) -> str:
         drawn.append(("How speed grows", growth_curves(curves)))
     if rivals := [row for row in rows if _is_loader(row)]:
         drawn.append(("Whole loaders", rival_bars(rivals)))
-    return "".join(f"<h2>{escape(title)}</h2>{_svg(figure)}" for title, figure in drawn)
+    part = Markup('<h2>{}</h2>\n<div class="wide">{}</div>\n')
+    return Markup().join(part.format(title, render.svg(figure)) for title, figure in drawn)
 
 
 def _is_loader(row: Row) -> bool:
     sections = ("loader", "peers", "published")
     return row["section"] in sections and row["input"] != "arrays" and "us_per_clip" in row
-
-
-BLUE, GREY, RED = "#2b6cb0", "#a0aec0", "#c53030"
 
 
 def stage_bars(rows: Sequence[Row]) -> Figure:
@@ -62,7 +56,8 @@ def stage_bars(rows: Sequence[Row]) -> Figure:
             [name for name, _ in bounded],
             marker="|",
             s=160,
-            color=RED,
+            linewidths=3,
+            color=ORANGE,
             label="at the machine's ceiling",
             zorder=3,
         )
@@ -73,11 +68,12 @@ def stage_bars(rows: Sequence[Row]) -> Figure:
 
 
 def timeline(steps: Sequence[Step]) -> Figure:
+    """When steps waited, and when they worked."""
     figure, axes = _axes(1.8)
     waiting = [(step.began, step.had_batch - step.began) for step in steps]
     working = [(step.had_batch, step.ended - step.had_batch) for step in steps]
-    axes.broken_barh(waiting, (0, 1), color=RED, label="waiting for a batch, and labelling it")
-    axes.broken_barh(working, (0, 1), color=BLUE, edgecolor="white", label="step")
+    axes.broken_barh(waiting, (0, 1), color=ORANGE, label="waiting for a batch, and labelling it")
+    axes.broken_barh(working, (0, 1), fc=BLUE, ec="black", lw=0.5, label="step")
     axes.set(xlabel="s", yticks=[], xlim=(0, steps[-1].ended))
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     return figure
@@ -90,11 +86,12 @@ def growth_curves(rows: Sequence[Row]) -> Figure:
     for place, by in enumerate(grows):
         axes = figure.add_subplot(-(-len(grows) // 2), min(2, len(grows)), place + 1)
         axes.spines[["top", "right"]].set_visible(False)
+        axes.set_prop_cycle(color=[BLUE, ORANGE, GREY], marker=["o", "s", "^"])
         curves = [row for row in rows if row["by"] == by]
         for what in dict.fromkeys(row["what"] for row in curves):
             points = [row for row in curves if row["what"] == what]
             speeds = [1e6 / row["us_per_clip"] for row in points]
-            axes.plot([row["at"] for row in points], speeds, marker="o", label=what)
+            axes.plot([row["at"] for row in points], speeds, label=what)
         axes.set(xlabel=by, ylabel="clips/s")
         costs = [row["us_per_clip"] for row in curves]
         if max(costs) > 4 * min(costs):
@@ -114,6 +111,7 @@ def _short(number: int) -> str:
 
 
 def rival_bars(rows: Sequence[Row]) -> Figure:
+    """Clips/s of every loader with their spread, the fastest first; ours in blue."""
     figure, axes = _axes(0.34 * len(rows) + 1)
     rows = sorted(rows, key=lambda row: row["us_per_clip"])
     names = [
@@ -137,10 +135,3 @@ def _axes(height: float) -> tuple[Figure, Any]:
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def _svg(figure: Figure) -> str:
-    buffer = StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    drawing = buffer.getvalue()
-    return drawing[drawing.index("<svg") :]  # without the XML declaration

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 _LOOK = Path(__file__).parent
 
+# Of drawings: told apart by colour-blind eyes, legible on the light and on the dark ground.
+BLUE, ORANGE, GREY = "#2b7bd6", "#d9730d", "#7f8a96"
+
 
 def page(template: Path, title: str, script: str = "", **facts: Any) -> str:
     """The HTML of a template that extends base.html: one file, styles and pictures inside.
 
-    `facts` are what the template names; strings among them are escaped, `Markup` is not. `script`
-    runs on the page; the page forbids every other, and every request.
+    `facts` are what the template names; what is shown of them is escaped and on one line, `Markup`
+    is as it is. `script` runs on the page; the page forbids every other, and every request.
     """
     environment = Environment(
         loader=FileSystemLoader([template.parent, _LOOK]),
@@ -42,11 +45,9 @@ def page(template: Path, title: str, script: str = "", **facts: Any) -> str:
     )
 
 
-def _finalized(value: Any) -> Any:
+def _finalized(value: Any) -> str:
     """Names of files may hold anything: line breaks, control characters, bytes not in UTF-8."""
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return "\n".join(map(printable, value.split("\n")))
-    return value
+    return value if isinstance(value, Markup) else printable(str(value))
 
 
 def data_url(content: bytes, kind: str) -> str:
@@ -55,9 +56,14 @@ def data_url(content: bytes, kind: str) -> str:
 
 
 def svg(figure: "Figure") -> Markup:
-    """A figure of matplotlib inside a page: no ground of its own, its black in the page's ink."""
+    """A figure of matplotlib inside a page: no ground of its own, its black in the page's ink.
+
+    Of the names that drawings refer to, those on one page share names of glyphs only, whose
+    outlines are the same in each.
+    """
     buffer = StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    drawing = buffer.getvalue()
-    drawing = drawing[drawing.index("<svg") :]  # without the XML declaration
-    return Markup(drawing.replace("#000000", "currentColor"))
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    _, _, drawing = buffer.getvalue().partition("<svg")  # without the XML declaration
+    # Black text says no colour at all.
+    return Markup('<svg fill="currentColor"' + drawing.replace("#000000", "currentColor"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 
 from benchmarks import __main__ as report
 from benchmarks import (
@@ -81,7 +82,7 @@ def test_a_run_leaves_the_same_figures_as_text_json_page_and_row(
         assert str(by_stage["decode"]["us_per_clip"]) in text
     drawn = (bench / "report.html").read_text()
     assert drawn.count("<svg") == 3  # stages, time line, loaders
-    assert not re.search(r"(src|href)=.?https?:", drawn)  # nothing to fetch
+    assert not re.search(r"(src|href)=\W?(?!data:|#)\w", drawn)  # nothing to fetch
 
 
 def test_a_stage_that_differs_from_the_loader_is_not_timed(
@@ -175,7 +176,16 @@ def test_the_page_draws_what_there_is() -> None:
     drawn = page.figures(sweep, steps)
     assert drawn.count("<svg") == 2
     assert "How speed grows" in drawn
-    assert "&lt;b&gt;" in page.page("t", "f", ["<b>"], "", "")
+
+
+def test_names_on_the_page_are_text() -> None:
+    hostile = "<img src=x onerror=alert(1)>\udcff"
+    drawn = page.page(hostile, hostile, [f"{hostile}\n", hostile], f"{hostile}\nx", Markup())
+    assert "<img" not in drawn
+    printed = r"&lt;img src=x onerror=alert(1)&gt;\xff"
+    assert drawn.count(printed) == 2 + 1 + 2 + 1  # the title is a heading, too
+    assert rf"<li>{printed}\n" in drawn
+    assert f"\n{printed}\nx\n</pre>" in drawn
 
 
 def test_ceilings_are_rates_and_distances_follow() -> None:
