@@ -9,11 +9,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dali_pipes.clip_flags import SOURCE, add_clip_arguments
 from dali_pipes.clips import ClipSpec
 from dali_pipes.decoding.opening import BadVideo
+from dali_pipes.flow import FlowName
 from dali_pipes.pipelines.running import LoaderStopped
 from dali_pipes.prepare.store import check_writable, write_text
 from dali_pipes.sources import Reels, Source, open_prepared
@@ -21,6 +22,7 @@ from dali_pipes.sources.survey import PROBE_AT_START
 from dali_pipes.terminal import accept_all_names, ended, printable_lines
 
 if TYPE_CHECKING:
+    from dali_pipes.browsing.data_set import DataSet
     from dali_pipes.browsing.network import Network
 
 
@@ -29,14 +31,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     accept_all_names()
     args = _parser().parse_args(argv)
     try:
-        page = make_page(args)
-        write_text(args.out, page)
+        found = look(args)
     except ValueError as error:
         return ended(2, error)
     except (LoaderStopped, OSError) as error:
         return ended(1, error)
     except KeyboardInterrupt:
         return ended(130, "interrupted; nothing written")
+    from dali_pipes.browsing.page import html
+
+    page = html(found)
+    try:
+        write_text(args.out, page)
+    except OSError as error:
+        return ended(1, error)
     print(printable_lines(f"{args.out}: {len(page) / 1e6:.1f} MB; open it in a browser"))
     return 0
 
@@ -64,12 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def make_page(args: argparse.Namespace) -> str:
-    """The page. Raises ValueError, OSError or LoaderStopped."""
+def look(args: argparse.Namespace) -> "DataSet":
+    """All that the page says. Raises ValueError, OSError or LoaderStopped."""
     from dali_pipes.browsing.clips import choose, collect
+    from dali_pipes.browsing.data_set import DataSet
     from dali_pipes.browsing.files import look_at
     from dali_pipes.browsing.network import Network
-    from dali_pipes.browsing.page import DataSet, html
     from dali_pipes.loader import ClipLoader, Skip, too_short
 
     if args.clips < 1:
@@ -104,7 +112,19 @@ def make_page(args: argparse.Namespace) -> str:
         *(bad[item] for item in sorted(bad)),
         *loader.skipped,
     ]
-    return html(DataSet(args.source, source, len(whole), files, left_out, loader, clips, network))
+    for clip in clips:
+        clip.video = items[clip.video]  # of the loader's, as of those looked at
+    return DataSet(
+        args.source,
+        source,
+        len(whole),
+        files,
+        left_out,
+        loader.spec,
+        cast("FlowName", loader.flow),
+        clips,
+        network,
+    )
 
 
 def _settings(
