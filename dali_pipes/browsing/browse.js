@@ -231,7 +231,7 @@ function one(clip) {
   };
   for (const label of data.labels) {
     const n = column[label.name], guess = clip.predicted ? clip.predicted[n] : 0;
-    const button = element("button", { type: "button", value: label.name }, label.name);
+    const button = element("button", { type: "button", value: label.name, title: label.words }, label.name);
     button.onclick = () => show(label);
     const row = element("tr", {}, element("th", { scope: "row" }, button),
       element("td", {}, element("a", { href: `#label=${label.name}&value=${clip.labels[n]}` }, label.values[clip.labels[n]])));

@@ -16,8 +16,7 @@ _GROUPS = {
     "u": "Horizontal motion (u)",
     "v": "Vertical motion (v)",
     "diverse": "Colours that change most",
-    "consistent": "Colours that change least",
-    "clip": "Main colour",
+    "consistent clip": "Colours that change least, and the clip's main colour",
 }
 
 
@@ -53,8 +52,8 @@ def card_groups(found: DataSet) -> list[tuple[str, list[Card]]]:
         for column, spread in enumerate(all_spreads)
     ]
     return [
-        (title, [card for card in cards if card.label.source == source])
-        for source, title in _GROUPS.items()
+        (title, [card for card in cards if card.label.source in sources.split()])
+        for sources, title in _GROUPS.items()
     ]
 
 

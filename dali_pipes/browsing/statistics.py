@@ -35,7 +35,7 @@ class Spread:
     @property
     def entropy(self) -> float:
         """Bits."""
-        return float(_entropy(self.counts))
+        return max(0.0, float(_entropy(self.counts)))  # not -0
 
     @property
     def most_entropy(self) -> float:

@@ -14,8 +14,8 @@ from kernels.labels.schema import LABELS
 KINDS = {
     "blank": "Hardly anything to see: black, or all of one colour. Every label is noise.",
     "static": "Hardly anything moves, so that noise decides where motion changes most.",
-    "cut": "The scene changes within the clip. Flow across a cut is no motion, and motion "
-    "boundaries are largest there.",
+    "cut": "The picture changes all at once: a cut, or frames are missing. Flow across that is no "
+    "motion, and motion boundaries are largest there.",
     "limit": f"Much of the flow lies at ±{FLOW_LIMIT_PX:g} px a frame, where its code ends: "
     "motion that is faster cannot be told from that.",
     "close": "Two blocks are nearly equal: which of them is the label, noise decides.",
@@ -88,20 +88,20 @@ def suspicions(
     worst, usual = float(changes.max()), float(np.median(changes))
     if worst > max(_CUT, _CUT_TIMES * usual):
         at = int(changes.argmax()) + 1
-        words = f"frame {at + 1} differs from frame {at} by {worst:.0f} grey levels, "
-        found.append(Suspicion("cut", f"{words}others by {usual:.1f}", worst))
+        words = f"from frame {at} to {at + 1} by {worst:.0f} grey levels, else by {usual:.1f}"
+        found.append(Suspicion("cut", words, worst))
     share = float(np.isin(flow, (0, 255)).mean())
     if share > _LIMIT:
-        words = f"{share:.0%} of the flow is at ±{FLOW_LIMIT_PX:g} px"
+        words = f"{100 * share:.0f} % of the flow is at ±{FLOW_LIMIT_PX:g} px"
         found.append(Suspicion("limit", words, share))
     close = {
         name: margin
         for name, margin in zip(POSITIONS, margins.ravel().tolist(), strict=True)
         if margin < CLOSE
     }
-    if len(close) >= _CLOSE_LABELS:
-        words = ", ".join(f"{name} by {margin:.1%}" for name, margin in close.items())
-        found.append(Suspicion("close", f"decided {words}", len(close)))
+    if len(close) >= _CLOSE_LABELS and fastest >= _STATIC_PX:  # else that is said
+        words = ", ".join(f"{name} by {100 * margin:.1f} %" for name, margin in close.items())
+        found.append(Suspicion("close", words, len(close)))
     return found
 
 
