@@ -31,13 +31,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     accept_all_names()
     args = _parser().parse_args(argv)
     try:
+        return _write(args)
+    except KeyboardInterrupt:
+        return ended(130, "interrupted; nothing written")
+
+
+def _write(args: argparse.Namespace) -> int:
+    try:
+        check_writable(args.out)
         found = look(args)
     except ValueError as error:
         return ended(2, error)
     except (LoaderStopped, OSError) as error:
         return ended(1, error)
-    except KeyboardInterrupt:
-        return ended(130, "interrupted; nothing written")
     from dali_pipes.browsing.page import html
 
     page = html(found)
@@ -61,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--clips", type=int, default=400,
-        help="about so many, spread over the files; some 12 kB each; default: 400",
+        help="about so many, spread over the files; some 15 kB each; default: 400",
     )  # fmt: skip
     parser.add_argument(
         "--checkpoint", type=Path, metavar="CKPT",
@@ -82,7 +88,6 @@ def look(args: argparse.Namespace) -> "DataSet":
 
     if args.clips < 1:
         raise ValueError(f"--clips must be at least 1, got {args.clips}")
-    check_writable(args.out)
     network = None if args.checkpoint is None else Network.load(args.checkpoint)
     source = whole = open_prepared(args.source)
     if len(whole) > PROBE_AT_START:  # of a large set, a sample

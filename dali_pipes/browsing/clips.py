@@ -1,6 +1,7 @@
 """The clips that a page shows: which, and all that it says of each."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,25 +75,26 @@ def collect(loader: ClipLoader, predict: Predict | None) -> list[Clip]:
 def _clips(batch: ClipBatch, rule: Rule, predict: Predict | None) -> list[Clip]:
     predicted = None if predict is None else predict(batch.frames)
     margins = position_margins(batch.flow).cpu().numpy()
-    labels = batch.labels.cpu().numpy()
-    clips = []
-    for row, (frames, flow) in enumerate(
-        zip(batch.frames.cpu().numpy(), batch.flow.cpu().numpy(), strict=True)
-    ):
-        scene = Scene.of(frames)
-        clips.append(
-            Clip(
-                int(batch.video[row]),
-                int(batch.start[row]),
-                labels[row],
-                None if predicted is None else predicted[row],
-                _arrows(flow, labels[row], rule),
-                film(frames, flow),
-                scene,
-                suspicions(scene, flow, margins[row]),
-            )
+    frames, flow, labels, video, start = (
+        tensor.cpu().numpy()
+        for tensor in (batch.frames, batch.flow, batch.labels, batch.video, batch.start)
+    )
+
+    def clip(row: int) -> Clip:
+        scene = Scene.of(frames[row])
+        return Clip(
+            int(video[row]),
+            int(start[row]),
+            labels[row],
+            None if predicted is None else predicted[row],
+            _arrows(flow[row], labels[row], rule),
+            film(frames[row], flow[row]),
+            scene,
+            suspicions(scene, flow[row], margins[row]),
         )
-    return clips
+
+    with ThreadPoolExecutor() as pool:  # to encode films takes longest, and no interpreter
+        return list(pool.map(clip, range(len(batch))))
 
 
 def _arrows(flow: NDArray[np.uint8], labels: NDArray[np.int64], rule: Rule) -> NDArray[np.int64]:
