@@ -112,11 +112,8 @@ def look(args: argparse.Namespace) -> "DataSet":
     )
     predict = None if network is None else network.to(loader.device).predict
     clips = collect(loader, predict)
-    left_out: list[BadVideo | Skip] = [
-        *source.left_out,
-        *(bad[item] for item in sorted(bad)),
-        *loader.skipped,
-    ]
+    left_out: list[BadVideo | Skip] = [bad[item] for item in sorted(bad)]
+    left_out += loader.skipped
     for clip in clips:
         clip.video = items[clip.video]  # of the loader's, as of those looked at
     return DataSet(

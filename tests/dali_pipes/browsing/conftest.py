@@ -51,6 +51,7 @@ def write_odd_videos(folder: Path) -> None:
     for name, frames in videos.items():
         write_video(folder / name, frames)
     (folder / "up" / "damaged.mp4").write_bytes(b"\0\0\0\x20ftypisom" + bytes(64))
+    shutil.copy(folder / "up" / "plain.mp4", folder / "up" / "no suffix")
     plain = os.fsencode(folder / "up" / "plain.mp4")
     shutil.copy(plain, plain.replace(b"plain.mp4", b"not utf-8 \xff.mp4"))
 
