@@ -79,7 +79,7 @@ class DataSet:
         middle = lengths[len(lengths) // 2]
         return [
             ("where", self.source.name),
-            ("frames a file", f"{lengths[0]} to {lengths[-1]}, half of them up to {middle}"),
+            ("frames a file", f"{lengths[0]} to {lengths[-1]}, in the middle {middle}"),
             ("clips", f"{spec.clip_len} frames{every}, {crop}"),
             ("labels", f"27, rule {spec.rule}"),
             ("flow", self._flow_in_words),
