@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dali_pipes.clip_flags import SOURCE, add_clip_arguments
 from dali_pipes.clips import ClipSpec
-from dali_pipes.decoding.opening import BadVideo
+from dali_pipes.decoding.opening import BadVideo, words
 from dali_pipes.flow import FlowName
 from dali_pipes.pipelines.running import LoaderStopped
 from dali_pipes.prepare.store import check_writable, write_text
 from dali_pipes.sources import Reels, Source, open_prepared
+from dali_pipes.sources.lists import NO_START
 from dali_pipes.sources.survey import PROBE_AT_START
 from dali_pipes.terminal import accept_all_names, ended, printable_lines
 
 if TYPE_CHECKING:
     from dali_pipes.browsing.data_set import DataSet
     from dali_pipes.browsing.network import Network
+
+SUFFIXES = (".html", ".htm")  # no other file is replaced by a slip of the pen
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _write(args: argparse.Namespace) -> int:
     try:
+        if args.out.suffix not in SUFFIXES:
+            raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {args.out}")
         check_writable(args.out)
         found = look(args)
     except ValueError as error:
@@ -50,7 +55,7 @@ def _write(args: argparse.Namespace) -> int:
     try:
         write_text(args.out, page)
     except OSError as error:
-        return ended(1, error)
+        return ended(1, f"{args.out}: cannot be written: {words(error)}")
     print(printable_lines(f"{args.out}: {len(page) / 1e6:.1f} MB; open it in a browser"))
     return 0
 
@@ -65,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("browse.html"), metavar="PAGE.html",
         help="default: browse.html",
     )  # fmt: skip
+    parser.add_argument(
+        "--data_list", type=Path, metavar="FILE", help="only these clips: class/video start class"
+    )
     parser.add_argument(
         "--clips", type=int, default=400,
         help="about so many, spread over the files; some 15 kB each; default: 400",
@@ -89,7 +97,7 @@ def look(args: argparse.Namespace) -> "DataSet":
     if args.clips < 1:
         raise ValueError(f"--clips must be at least 1, got {args.clips}")
     network = None if args.checkpoint is None else Network.load(args.checkpoint)
-    source = whole = open_prepared(args.source)
+    source = whole = open_prepared(args.source, args.data_list)
     if len(whole) > PROBE_AT_START:  # of a large set, a sample
         source = whole.subset([n * len(whole) // PROBE_AT_START for n in range(PROBE_AT_START)])
     settings = _settings(args, source, network)
@@ -100,6 +108,8 @@ def look(args: argparse.Namespace) -> "DataSet":
             bad[item] = short
     fit = {item: file for item, file in files.items() if item not in bad}
     items, of_each = choose(fit, needs, args.clips)
+    if (source.starts[items] != NO_START).all():  # listed clips are one each
+        of_each = 1
     loader = ClipLoader(
         source.subset(items or range(len(source))),  # none is fit: the loader says why
         **settings,

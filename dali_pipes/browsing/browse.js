@@ -8,7 +8,7 @@ const column = Object.fromEntries(data.labels.map((label, n) => [label.name, n])
 const PAGE = 24;  // clips shown at once
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 let playing = !still.matches;
-let overviewAt = 0;  // where the overview was scrolled to
+let overviewAt = 0, left = null;  // where the overview was scrolled to, and the link that was taken
 
 function element(kind, attributes = {}, ...children) {
   const made = document.createElement(kind);
@@ -106,14 +106,18 @@ function timeLine(video, clip, label) {
     const kind = (field === value ? "is " : "") + (guess && field === guess && guess !== value ? "guessed" : "");
     line.append(element("i", { class: kind }));
   }
-  const tick = () => {
-    if (!line.isConnected) return;
+  const tick = () => {  // as often as a picture is shown: never of a video that is still
     const now = Math.min(Math.floor(video.currentTime / video.duration * data.clipLength), fields - 1);
     [...line.children].forEach((field, n) => field.classList.toggle("now", n === now));
-    requestAnimationFrame(tick);
+    video.requestVideoFrameCallback(tick);
   };
-  video.addEventListener("playing", () => requestAnimationFrame(tick), { once: true });
+  video.requestVideoFrameCallback?.(tick);  // older browsers go without
   return line;
+}
+
+/** Whether a prediction is wrong: it cannot be where it is not learned, or there is no label. */
+function isWrong(clip, n) {
+  return clip.predicted !== null && clip.predicted[n] > 0 && clip.labels[n] > 0 && clip.predicted[n] !== clip.labels[n];
 }
 
 function says(clip, label) {
@@ -125,8 +129,7 @@ function says(clip, label) {
 function card(n, label) {
   const clip = data.clips[n], caption = element("figcaption");
   const link = element("a", { href: `#clip=${n}` }, clip.video);
-  const from = ` · frames ${clip.start}–`;
-  caption.append(element("p", {}, link, from + `${clip.start + data.clipLength - 1}`));
+  caption.append(element("p", {}, link, ` · frames ${clip.start}–${clip.start + data.span - 1}`));
   for (const one of together(label)) caption.append(element("p", { class: "faint" }, says(clip, one)));
   if (clip.wrong !== null) caption.append(element("p", {}, `${clip.wrong} labels wrong`));
   for (const doubt of clip.doubts) caption.append(doubtful(doubt));
@@ -141,6 +144,11 @@ function doubtful([kind, words, twin]) {
 
 // Views
 
+/** What an address gives as a number; -1: it does not. */
+function number(text) {
+  return /^\d+$/.test(text) ? Number(text) : -1;
+}
+
 /** {title, lead, clips, label, card} of what the address asks for; null: the overview. */
 function view(asked) {
   const all = data.clips.map((_, n) => n);
@@ -153,12 +161,12 @@ function view(asked) {
     let found = all, title = `${label.name}: ${label.words}`;
     for (const [by, of, words] of [["value", "labels", ""], ["predicted", "predicted", "predicted "]]) {
       if (!asked.has(by)) continue;
-      const value = Number(asked.get(by));
+      const value = number(asked.get(by));
       if (label.values[value] === undefined) return { title: `${label.name} has no value ${asked.get(by)}`, clips: [], label, card: label.name };
       found = found.filter((c) => data.clips[c][of] && data.clips[c][of][n] === value);
       title = `${label.name} ${words}${value}: ${label.values[value]}`;
     }
-    if (errors) found = found.filter((c) => data.clips[c].predicted && data.clips[c].predicted[n] !== data.clips[c].labels[n]);
+    if (errors) found = found.filter((c) => isWrong(data.clips[c], n));
     const share = (100 * found.length / all.length).toFixed(0);
     return { title, lead: `${found.length} of ${all.length} clips (${share} %)` + (errors ? " predicted wrongly" : "") + `. ${label.words}.`,
       clips: [...found].sort(errors ? errorsFirst : doubtsFirst), label, card: label.name };
@@ -166,14 +174,14 @@ function view(asked) {
   if (asked.has("doubt")) {
     const kind = asked.get("doubt"), badness = (n) => Math.max(...data.clips[n].doubts.filter((d) => d[0] === kind).map((d) => d[3]));
     const found = all.filter((n) => data.clips[n].doubts.some((d) => d[0] === kind));
-    return { title: `Clips to doubt: ${kind}`, lead: data.kinds[kind] ?? "There is no such kind.", clips: found.sort((a, b) => badness(b) - badness(a)), label: data.labels[0] };
+    return { title: `Clips to doubt: ${kind}`, lead: Object.hasOwn(data.kinds, kind) ? data.kinds[kind] : "There is no such kind.", clips: found.sort((a, b) => badness(b) - badness(a)), label: data.labels[0] };
   }
   if (asked.has("errors")) return { title: "Clips with the most wrong labels first", lead: "", clips: data.clips[0].predicted ? all.sort(errorsFirst) : [], label: data.labels[0] };
   if (asked.has("clips")) return { title: `All ${all.length} clips`, lead: "Those to doubt first.", clips: all.sort(doubtsFirst), label: data.labels[0] };
   if (asked.has("clip")) {
-    const clip = data.clips[Number(asked.get("clip"))];
+    const clip = data.clips[number(asked.get("clip"))];
     if (!clip) return { title: "There is no such clip", clips: [], label: data.labels[0] };
-    return { title: clip.video, lead: `Frames ${clip.start} to ${clip.start + data.clipLength - 1}` + (clip.class === null ? "" : `, class ${clip.class}`), one: clip, label: data.labels[0], clips: [] };
+    return { title: clip.video, lead: `Frames ${clip.start} to ${clip.start + data.span - 1}` + (clip.class === null ? "" : `, class ${clip.class}`), one: clip, label: data.labels[0], clips: [] };
   }
   return null;
 }
@@ -182,7 +190,7 @@ let rest = [], shown = null;
 
 function route() {
   const hash = location.hash.slice(1), asked = new URLSearchParams(hash);
-  if (part("view").hidden) overviewAt = scrollY;
+  if (part("view").hidden) [overviewAt, left] = [scrollY, document.activeElement];
   shown = view(asked);
   part("all").hidden = shown !== null;
   part("view").hidden = shown === null;
@@ -190,7 +198,7 @@ function route() {
   part("choice").replaceChildren();
   if (shown === null) {
     const section = hash && !hash.includes("=") && document.getElementById(hash);
-    if (section) section.scrollIntoView(); else scrollTo(0, hash ? 0 : overviewAt);
+    if (section) section.scrollIntoView(); else { scrollTo(0, hash ? 0 : overviewAt); left?.focus({ preventScroll: true }); }
     return;
   }
   part("heading").textContent = shown.title;
@@ -214,10 +222,12 @@ function drawingOf(name, asked) {
 }
 
 function more() {
-  for (const n of rest.slice(0, PAGE)) part("clips").append(card(n, shown.label));
+  const cards = rest.slice(0, PAGE).map((n) => card(n, shown.label));
+  part("clips").append(...cards);
   rest = rest.slice(PAGE);
   part("more").hidden = !rest.length;
   part("more").textContent = `Show ${Math.min(PAGE, rest.length)} more of ${rest.length}`;
+  return cards;
 }
 
 /** One clip, and a button for each label that draws it. */
@@ -235,7 +245,7 @@ function one(clip) {
     button.onclick = () => show(label);
     const row = element("tr", {}, element("th", { scope: "row" }, button),
       element("td", {}, element("a", { href: `#label=${label.name}&value=${clip.labels[n]}` }, label.values[clip.labels[n]])));
-    if (guess) row.append(element("td", { class: guess === clip.labels[n] ? "hit" : "wrong" }, label.values[guess]));
+    if (guess) row.append(element("td", { class: isWrong(clip, n) ? "wrong" : guess === clip.labels[n] ? "hit" : "" }, label.values[guess]));
     rows.append(row);
   }
   const table = element("table", { class: "choices" }, rows);
@@ -249,7 +259,6 @@ function one(clip) {
 function play(on) {
   playing = on;
   part("play").textContent = on ? "Pause" : "Play";
-  part("play").setAttribute("aria-pressed", on);
   document.querySelectorAll("video").forEach(run);
 }
 
@@ -258,7 +267,8 @@ function beside(step) {
   const chosen = part("choice").querySelector("[aria-current]");
   if (!chosen) return;
   const links = [...chosen.closest("figure").querySelectorAll("a[data-value]")];
-  location.hash = links[(links.indexOf(chosen) + step + links.length) % links.length].getAttribute("href");
+  // Back leads to where the drawing was chosen, not through all values in between.
+  location.replace(links[(links.indexOf(chosen) + step + links.length) % links.length].getAttribute("href"));
 }
 
 addEventListener("keydown", (event) => {
@@ -269,7 +279,7 @@ addEventListener("keydown", (event) => {
   else if (event.key === " " && !event.target.closest("a, button, summary")) { event.preventDefault(); play(!playing); }
 });
 part("play").onclick = () => play(!playing);
-part("more").onclick = more;
+part("more").onclick = () => more()[0].querySelector("a").focus({ preventScroll: true });  // what is new
 addEventListener("hashchange", route);
 play(playing);
 route();

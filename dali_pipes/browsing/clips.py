@@ -66,7 +66,7 @@ def collect(loader: ClipLoader, predict: Predict | None) -> list[Clip]:
             bar.update(min(loader.batch_size, loader.clips_per_epoch - bar.n))
     loader.close()
     ordered = [found[place] for place in sorted(found)]
-    near = twins([clip.scene for clip in ordered], [clip.video for clip in ordered])
+    near = twins([clip.scene for clip in ordered], [loader.paths[clip.video] for clip in ordered])
     for n, (other, far) in near.items():
         ordered[n].suspicions.append(Suspicion("twin", "as in", -far, other))
     return ordered

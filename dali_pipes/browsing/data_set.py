@@ -26,7 +26,7 @@ from kernels.labels.words import value_words
 class DataSet:
     """What a page is made of."""
 
-    root: Path  # names are relative to it
+    root: Path  # as given; names are relative to it, or to the folder of a list
     source: Source  # the items that were looked at
     items: int  # that there are
     files: dict[int, File]  # those that can be opened, by item
@@ -51,6 +51,10 @@ class DataSet:
         return self.source.class_ids[[clip.video for clip in self.clips]]
 
     @property
+    def _each_file(self) -> list[File]:  # once, however many clips of it are listed
+        return list({self.source.paths[item]: file for item, file in self.files.items()}.values())
+
+    @property
     def videos(self) -> NDArray[np.intp]:  # [N], the same number for clips of one file
         paths = [self.source.paths[clip.video] for clip in self.clips]
         return np.unique(paths, return_inverse=True)[1]
@@ -62,7 +66,7 @@ class DataSet:
     @property
     def length(self) -> str:
         """Of all files together."""
-        files = self.files.values()
+        files = self._each_file
         if self.has_no_times:
             return f"{sum(file.frames for file in files)} frames"
         minutes, seconds = divmod(round(sum(f.frames / f.fps for f in files if f.fps)), 60)
@@ -72,9 +76,9 @@ class DataSet:
     @property
     def facts(self) -> list[tuple[str, str]]:
         """What holds for all clips, in words."""
-        spec, lengths = self.spec, sorted(file.frames for file in self.files.values())
+        spec, lengths = self.spec, sorted(file.frames for file in self._each_file)
         height, width = spec.resize
-        every = f", every {spec.stride}. of the video" if spec.stride > 1 else ""
+        every = f", one in {spec.stride} of the video" if spec.stride > 1 else ""
         crop = f"centre {spec.size}x{spec.size} of {height}x{width}, not flipped"
         middle = lengths[len(lengths) // 2]
         return [
@@ -95,7 +99,7 @@ class DataSet:
     @property
     def counts(self) -> list[tuple[str, list[tuple[str, int]]]]:
         """How many files are of each kind, the commonest first."""
-        files, names = self.files.values(), self.source.class_names
+        files, names = self._each_file, self.source.class_names
 
         def commonest(words: Iterable[str]) -> list[tuple[str, int]]:
             return Counter(words).most_common()
@@ -112,7 +116,8 @@ class DataSet:
 
     def name(self, path: str) -> str:
         """A path as it is shown."""
-        return printable(os.path.relpath(path, self.root))
+        folder = self.root.parent if self.root.is_file() else self.root  # a list's own
+        return printable(os.path.relpath(path, folder))
 
     def class_of(self, item: int) -> str | None:
         number = int(self.source.class_ids[item])

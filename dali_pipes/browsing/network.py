@@ -120,5 +120,5 @@ def _beside(pattern: int) -> NDArray[np.bool_]:
 
 
 def wrong(labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many of its learned labels are wrong, of every clip: [N]."""
-    return ((labels != predicted) & (predicted > 0)).sum(axis=1)
+    """How many of its learned labels are wrong, of every clip: [N]. A label 0 is no answer."""
+    return ((labels != predicted) & (labels > 0) & (predicted > 0)).sum(axis=1)

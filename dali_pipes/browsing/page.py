@@ -45,6 +45,7 @@ def _data(found: DataSet) -> dict[str, Any]:
     errors = None if predicted is None else wrong(found.labels, predicted)
     return {
         "clipLength": length,
+        "span": (length - 1) * found.spec.stride + 1,  # video frames from its first to its last
         "side": SIDE,
         "kinds": KINDS,
         "blocks": [[place.path for place in blocks(p + 1)] for p in range(len(PATTERN_BLOCKS))],

@@ -88,7 +88,8 @@ def suspicions(
     worst, usual = float(changes.max()), float(np.median(changes))
     if worst > max(_CUT, _CUT_TIMES * usual):
         at = int(changes.argmax()) + 1
-        words = f"from frame {at} to {at + 1} by {worst:.0f} grey levels, else by {usual:.1f}"
+        place = f"from frame {at} to {at + 1} of {len(scene.grey)}"
+        words = f"{place} by {worst:.0f} grey levels, else by {usual:.1f}"
         found.append(Suspicion("cut", words, worst))
     share = float(np.isin(flow, (0, 255)).mean())
     if share > _LIMIT:
@@ -105,7 +106,7 @@ def suspicions(
     return found
 
 
-def twins(scenes: Sequence[Scene], videos: Sequence[int]) -> dict[int, tuple[int, float]]:
+def twins(scenes: Sequence[Scene], videos: Sequence[str]) -> dict[int, tuple[int, float]]:
     """Clips that show what a clip of another video shows: {clip: (the other, how far it is)}.
 
     The distance is in grey levels, root mean square. Blank clips are alike by nature: left out.

@@ -1,5 +1,6 @@
 """The command: what it writes, what it says of bad input."""
 
+import errno
 import json
 import re
 import shutil
@@ -148,6 +149,38 @@ def test_what_prepare_made_and_the_other_rule(odd_folder: Path, tmp_path: Path, 
     assert 1 <= len(json.loads(page.data)["clips"]) <= 2
 
 
+@pytest.mark.parametrize("is_source", [True, False])
+def test_listed_clips_of_one_file(odd_folder: Path, tmp_path: Path, is_source: bool) -> None:
+    """Each once; the file is one, and no twin of itself."""
+    shutil.copy(odd_folder / "up" / "static.mp4", tmp_path)  # 20 frames
+    data_list = tmp_path / "clips.list"
+    data_list.write_text("static.mp4 1 0\nstatic.mp4 5 0\n")
+    source = [data_list] if is_source else [tmp_path, "--data_list", data_list]
+    out = tmp_path / "page.html"
+    assert browse.main(flags(*source, "--out", out, "--clip_len", 6, "--stride", 3)) == 0
+    page = Page(out)
+    data = json.loads(page.data)
+    clips = [(clip["video"], clip["start"]) for clip in data["clips"]]
+    assert clips == [("static.mp4", 0), ("static.mp4", 4)]
+    assert data["span"] == 16  # six frames, three apart
+    assert {kind for clip in data["clips"] for kind, *_ in clip["doubts"]} == {"static"}
+    assert "0 min 1 s" in page.words
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch, capsys) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(browse, "look", lambda args: None)
+    monkeypatch.setattr("dali_pipes.browsing.page.html", lambda found: "")
+    monkeypatch.setattr(browse, "write_text", full)
+    assert browse.main([str(tmp_path), "--out", str(tmp_path / "page.html")]) == 1
+    assert (
+        capsys.readouterr().err
+        == f"{tmp_path}/page.html: cannot be written: no space left on device\n"
+    )
+
+
 def test_clips_are_spread_evenly() -> None:
     files = {n: File(40, (240, 320), "h264", 25) for n in range(3, 103)}
     items, of_each = choose(files, 16, 5)
@@ -164,7 +197,7 @@ def test_clips_are_spread_evenly() -> None:
     [
         (["nowhere"], "nowhere"),
         (["{odd}", "--clips", "0"], "--clips must be at least 1"),
-        (["{odd}", "--out", "{tmp}"], "is a folder"),
+        (["{odd}", "--out", "{odd}/up/plain.mp4"], "--out must end in .html"),
         (["{odd}", "--checkpoint", "{tmp}"], "no checkpoint there"),
         (["{odd}", "--checkpoint", "{odd}/up/plain.mp4"], "plain.mp4: no readable checkpoint"),
         (["{odd}", "--checkpoint", "{runs}", "--clip_len", "20"], "labels of 16 frames"),

@@ -108,6 +108,7 @@ def test_a_click_on_a_bar_shows_its_clips_and_they_play(opened: Page, data: dict
         "() => v.currentTime > 0.2 && done([v.videoWidth, v.videoHeight]) })"
     )
     assert size == [224, 112]
+    expect(opened.locator("#clips .time .now").first).to_be_attached()
 
 
 def test_a_link_opens_the_view_and_keys_work(page: Page, odd_page: Path, data: dict) -> None:
@@ -123,16 +124,45 @@ def test_a_link_opens_the_view_and_keys_work(page: Page, odd_page: Path, data: d
     page.locator("#card-u1p .value a[data-value]").first.focus()
     page.keyboard.press("Enter")
     expect(page.locator("#heading")).to_have_text("u1p 1: row 1, column 1")
+    page.keyboard.press("ArrowLeft")  # to the last one, and no step of the history
+    expect(page.locator("#heading")).to_have_text("u1p 16: row 4, column 4")
     page.go_back()
     expect(page.locator("#overview")).to_be_visible()
+    expect(page.locator("#card-u1p .value a[data-value]").first).to_be_focused()
+
+
+def test_more_clips_are_shown_by_and_by(page: Page, odd_page: Path, tmp_path: Path) -> None:
+    head, text, tail = re.split(r"(?<=id=\"data\">)|(?=</script>\s*<script>)", odd_page.read_text())
+    data = json.loads(text)
+    data["clips"] = (3 * data["clips"])[:30]
+    many = tmp_path / "page.html"
+    many.write_text(head + json.dumps(data).replace("<", r"\u003c") + tail)
+    page.goto(f"{many.as_uri()}#clips=all")
+    expect(page.locator("#more")).to_have_text("Show 6 more of 6")
+    page.locator("#more").press("Enter")
+    expect(page.locator("#clips figure")).to_have_count(30)
+    expect(page.locator("#more")).to_be_hidden()
+    expect(page.locator("#clips figure").nth(24).locator("figcaption a").first).to_be_focused()
 
 
 @pytest.mark.parametrize(
-    "strange", ["label=nope", "label=u1o&value=99", "clip=999", "clip=x", "doubt=<b>", "%"]
+    "strange",
+    [
+        "label=nope",
+        "label=u1o&value=99",
+        "label=u1o&value=",
+        "clip=999",
+        "clip=x",
+        "clip=",
+        "doubt=<b>",
+        "doubt=constructor",
+        "%",
+    ],
 )
 def test_a_link_to_nothing_says_so(page: Page, odd_page: Path, strange: str) -> None:
     page.goto(f"{odd_page.as_uri()}#{strange}")
     expect(page.locator("#clips figure")).to_have_count(0)
+    expect(page.locator("#lead")).not_to_contain_text("function")
 
 
 def test_doubtful_clips_and_the_largest_errors_come_first(opened: Page, data: dict) -> None:

@@ -38,8 +38,8 @@ def test_near_misses(name: str, pairs: list[tuple[int, int]], near: int, far: in
 
 
 def test_labels_that_are_not_learned_are_not_wrong() -> None:
-    labels, predicted = predict("u1p", [(1, 1), (2, 3), (4, 0)])
+    labels, predicted = predict("u1p", [(1, 1), (2, 3), (4, 0), (0, 3)])  # 0: nothing moves
     labels[:, INDEX["v1p"]] = 5
-    assert wrong(labels, predicted).tolist() == [0, 1, 0]
+    assert wrong(labels, predicted).tolist() == [0, 1, 0, 0]
     (hit,) = hits(labels, predicted)
     assert hit.right == pytest.approx(0.5)
