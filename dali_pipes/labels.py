@@ -75,7 +75,7 @@ def _write(args: argparse.Namespace) -> int:
 
 
 def _check_out(out: Path) -> None:
-    """Raise ValueError or OSError if the file cannot be written, before work goes into it."""
+    """Raise ValueError if the file cannot be written, before work goes into it."""
     if out.suffix not in SUFFIXES:
         raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {out}")
     if out.suffix == ".parquet":

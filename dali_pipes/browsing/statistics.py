@@ -39,8 +39,8 @@ class Spread:
 
     @property
     def most_entropy(self) -> float:
-        """Bits, were all values as frequent."""
-        return float(np.log2(len(self.counts) - 1))
+        """Bits, were all values as frequent; none counts where there is any."""
+        return float(np.log2(len(self.counts) - (self.counts[0] == 0)))
 
     @property
     def commonest(self) -> int:

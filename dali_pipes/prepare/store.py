@@ -9,7 +9,7 @@ from tempfile import TemporaryFile
 from typing import Any
 from uuid import uuid4
 
-from dali_pipes.decoding.opening import BadVideo, printable
+from dali_pipes.decoding.opening import BadVideo, printable, words
 from dali_pipes.prepare.work import BadInput
 
 _REPLACEABLE = re.compile(r"frame\d{6,}\.jpg|\..*", re.DOTALL)  # images, and hidden files
@@ -27,11 +27,14 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise ValueError or OSError if the file cannot be written, before work goes into it."""
+    """Raise ValueError if the file cannot be written, before work goes into it."""
     if path.is_dir():
         raise ValueError(f"{path}: is a folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    TemporaryFile(dir=path.parent).close()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written: {words(error)}") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -196,6 +196,7 @@ def test_clips_are_spread_evenly() -> None:
     ("given", "words"),
     [
         (["nowhere"], "nowhere"),
+        (["{odd}", "--out", "{odd}/up/plain.mp4/page.html"], "plain.mp4/page.html: cannot be"),
         (["{odd}", "--clips", "0"], "--clips must be at least 1"),
         (["{odd}", "--out", "{odd}/up/plain.mp4"], "--out must end in .html"),
         (["{odd}", "--checkpoint", "{tmp}"], "no checkpoint there"),

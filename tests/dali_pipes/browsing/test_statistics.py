@@ -39,6 +39,7 @@ def test_frames_of_longer_clips_and_none_of_the_reference_rule_are_counted() -> 
     assert found[INDEX["ug"]].counts[31] == CLIPS
     assert len(found[INDEX["ug"]].counts) == 32
     assert found[INDEX["u1p"]].counts[0] == CLIPS
+    assert found[INDEX["u1p"]].most_entropy == pytest.approx(np.log2(17))
 
 
 def test_what_a_label_tells_of_the_classes_stands_out_from_chance() -> None:
