@@ -81,6 +81,7 @@ def odd_page(odd_folder: Path) -> Path:
     """The page of the odd videos, with what an untrained network predicts."""
     write_checkpoint(odd_folder.parent / "runs")
     page = odd_folder.parent / "page.html"
-    flags = ["--out", page, "--clips", "12", "--checkpoint", odd_folder.parent / "runs"]
+    flags = ["--out", page, "--clips", "12", "--num_workers", "0"]
+    flags += ["--checkpoint", odd_folder.parent / "runs"]
     assert browse.main([str(odd_folder), *map(str, flags)]) == 0
     return page

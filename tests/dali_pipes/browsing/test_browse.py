@@ -94,7 +94,7 @@ def test_labels_are_those_that_labels_writes(data: dict, odd_folder: Path, tmp_p
     from dali_pipes.labels import main as labels
 
     out = tmp_path / "labels.npz"
-    assert labels([str(odd_folder), "--out", str(out), "--clips_per_video", "2"]) == 1  # three bad
+    assert labels([str(odd_folder), *flags("--out", out, "--clips_per_video", 2)]) == 1  # three bad
     table = np.load(out)
     rows = {
         (name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"), start): row
