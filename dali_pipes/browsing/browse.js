@@ -35,8 +35,8 @@ function overlay(clip, label) {
   const halves = label.source === "u" || label.source === "v" ? [0, 1] : [0];  // colours: no flow
   for (const half of halves) {
     const group = shape("g", { transform: `translate(${half * data.side},0)` });
-    if (clip.predicted) draw(group, clip, label, clip.predicted, true);
     draw(group, clip, label, clip.labels, false);
+    if (clip.predicted) draw(group, clip, label, clip.predicted, true);  // dashed: what is below shows
     drawing.append(group);
   }
   return drawing;
