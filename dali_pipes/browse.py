@@ -16,34 +16,27 @@ from dali_pipes.clips import ClipSpec
 from dali_pipes.decoding.opening import BadVideo, words
 from dali_pipes.flow import FlowName
 from dali_pipes.pipelines.running import LoaderStopped
-from dali_pipes.prepare.store import check_writable, write_text
+from dali_pipes.prepare.store import check_out, write_text
 from dali_pipes.sources import Reels, Source, open_prepared
 from dali_pipes.sources.lists import NO_START
 from dali_pipes.sources.survey import PROBE_AT_START
-from dali_pipes.terminal import accept_all_names, ended, printable_lines
+from dali_pipes.terminal import command, ended, printable_lines
 
 if TYPE_CHECKING:
     from dali_pipes.browsing.data_set import DataSet
-    from dali_pipes.browsing.network import Network
+    from model.evaluation.network import Pretrained
 
 SUFFIXES = (".html", ".htm")  # no other file is replaced by a slip of the pen
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
-    accept_all_names()
-    args = _parser().parse_args(argv)
-    try:
-        return _write(args)
-    except KeyboardInterrupt:
-        return ended(130, "interrupted; nothing written")
+    return command(_parser(), argv, _write)
 
 
 def _write(args: argparse.Namespace) -> int:
     try:
-        if args.out.suffix not in SUFFIXES:
-            raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {args.out}")
-        check_writable(args.out)
+        check_out(args.out, SUFFIXES)
         found = look(args)
     except ValueError as error:
         return ended(2, error)
@@ -91,12 +84,16 @@ def look(args: argparse.Namespace) -> "DataSet":
     from dali_pipes.browsing.clips import choose, collect
     from dali_pipes.browsing.data_set import DataSet
     from dali_pipes.browsing.files import look_at
-    from dali_pipes.browsing.network import Network
+    from dali_pipes.browsing.network import predictor
     from dali_pipes.loader import ClipLoader, Skip, too_short
 
     if args.clips < 1:
         raise ValueError(f"--clips must be at least 1, got {args.clips}")
-    network = None if args.checkpoint is None else Network.load(args.checkpoint)
+    network = None
+    if args.checkpoint is not None:
+        from model.evaluation.network import load_with_heads
+
+        network = load_with_heads(args.checkpoint)
     source = whole = open_prepared(args.source, args.data_list)
     if len(whole) > PROBE_AT_START:  # of a large set, a sample
         source = whole.subset([n * len(whole) // PROBE_AT_START for n in range(PROBE_AT_START)])
@@ -120,8 +117,7 @@ def look(args: argparse.Namespace) -> "DataSet":
         device=args.device,
         num_workers=args.num_workers,
     )
-    predict = None if network is None else network.to(loader.device).predict
-    clips = collect(loader, predict)
+    clips = collect(loader, predictor(network.net, loader.device) if network else None)
     left_out: list[BadVideo | Skip] = [bad[item] for item in sorted(bad)]
     left_out += loader.skipped
     for clip in clips:
@@ -135,12 +131,12 @@ def look(args: argparse.Namespace) -> "DataSet":
         loader.spec,
         cast("FlowName", loader.flow),
         clips,
-        network,
+        network.words if network else None,
     )
 
 
 def _settings(
-    args: argparse.Namespace, source: Source, network: "Network | None"
+    args: argparse.Namespace, source: Source, network: "Pretrained | None"
 ) -> dict[str, Any]:
     """What the clips are: as asked for, or as the network was trained on, or as train.py's.
 
@@ -150,15 +146,15 @@ def _settings(
     if isinstance(source, Reels):
         settings["resize"] = source.manifest.resize
     if network is not None:
-        settings |= network.pretrained.clips | {"rule": network.pretrained.rule}
+        settings |= network.clips | {"rule": network.rule}
         settings["resize"] = tuple(settings.get("resize", ClipSpec.resize))
     asked = {"rule": args.labels} | {
         name: getattr(args, name) for name in ("clip_len", "stride", "size", "resize")
     }
     settings |= {name: value for name, value in asked.items() if value is not None}
     frames = settings.get("clip_len", ClipSpec.clip_len)
-    if network is not None and frames != network.pretrained.net.heads.clip_len:
-        learned = network.pretrained.net.heads.clip_len
+    if network is not None and frames != network.net.heads.clip_len:
+        learned = network.net.heads.clip_len
         raise ValueError(f"--clip_len {frames}: the network predicts labels of {learned} frames")
     return settings
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from dali_pipes.clip_flags import SOURCE, add_clip_arguments
 from dali_pipes.pipelines.running import LoaderStopped
-from dali_pipes.prepare.store import check_writable, write_whole
+from dali_pipes.prepare.store import check_out, write_whole
 from dali_pipes.sources import open_prepared
-from dali_pipes.terminal import accept_all_names, ended, printable_lines
+from dali_pipes.terminal import command, ended, printable_lines
 from kernels.labels.schema import NAMES
 
 if TYPE_CHECKING:
@@ -43,17 +43,14 @@ class Table:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
-    accept_all_names()
-    args = _parser().parse_args(argv)
-    try:
-        return _write(args)
-    except KeyboardInterrupt:
-        return ended(130, "interrupted; nothing written")
+    return command(_parser(), argv, _write)
 
 
 def _write(args: argparse.Namespace) -> int:
     try:
-        _check_out(args.out)
+        if args.out.suffix == ".parquet":
+            _check_parquet()
+        check_out(args.out, SUFFIXES)
         loader = _loader(args)
     except (ValueError, OSError) as error:
         return ended(2, error)
@@ -74,18 +71,12 @@ def _write(args: argparse.Namespace) -> int:
     return 1 if left_out else 0
 
 
-def _check_out(out: Path) -> None:
-    """Raise ValueError if the file cannot be written, before work goes into it."""
-    if out.suffix not in SUFFIXES:
-        raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {out}")
-    if out.suffix == ".parquet":
-        try:
-            import pyarrow  # noqa: F401
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"{error}; for .parquet: pip install pyarrow, or choose .npz"
-            ) from error
-    check_writable(out)
+def _check_parquet() -> None:
+    """Raise ValueError if such a file cannot be written."""
+    try:
+        import pyarrow  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error}; for .parquet: pip install pyarrow, or choose .npz") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -127,17 +118,13 @@ def _loader(args: argparse.Namespace) -> "ClipLoader":
 
 def export(loader: "ClipLoader", root: Path) -> Table:
     """The labels of one epoch of a loader that samples evenly; each clip once."""
-    from tqdm import tqdm
+    from dali_pipes.once import each_once
 
     print(printable_lines(loader.describe()), file=sys.stderr)
     rows: dict[tuple[int, int], NDArray[np.int64]] = {}  # by video and start
-    with tqdm(total=loader.clips_per_epoch, unit="clip", disable=None) as bar:
-        for batch in loader:
-            # The last batch may reach into the next epoch, whose clips are known by then.
-            clips = zip(batch.video.tolist(), batch.start.tolist(), strict=True)
-            rows.update(zip(clips, batch.labels.cpu().numpy(), strict=True))
-            bar.update(min(loader.batch_size, loader.clips_per_epoch - bar.n))
-    loader.close()
+    for batch in each_once(loader):
+        clips = zip(batch.video.tolist(), batch.start.tolist(), strict=True)
+        rows.update(zip(clips, batch.labels.cpu().numpy(), strict=True))
     places = sorted(rows)
     return Table(
         [os.path.relpath(loader.paths[video], root) for video, _ in places],

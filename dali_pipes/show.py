@@ -19,13 +19,17 @@ from dali_pipes.drawing.page import Image
 from dali_pipes.drawing.picture import clip_picture
 from dali_pipes.flow import COMPUTED, add_flow_argument, fast_flow, flow_size, tvl1_flow
 from dali_pipes.sources import Reels, open_video
-from dali_pipes.terminal import accept_all_names, ended, printable_lines
+from dali_pipes.terminal import command, ended, printable_lines
 from kernels.flow import code as flow_code
 from kernels.labels.schema import RULES, Rule
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
+    return command(_parser(), argv, _draw, "interrupted; no picture written")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dali_pipes.show",
         description="Draw a clip of a video with its 27 labels.",
@@ -42,8 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "of a video file: tvl1, as published, some seconds a clip, or tvl1-fast, what training on "
         "a CPU computes; reels have theirs",
     )  # fmt: skip
-    accept_all_names()
-    args = parser.parse_args(argv)
+    return parser
+
+
+def _draw(args: argparse.Namespace) -> int:
     try:
         if not cv2.haveImageWriter(f"picture{args.out.suffix}"):
             raise ValueError(f"--out {args.out}: must end in .png, .jpg or the like")
@@ -52,8 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.out.write_bytes(cv2.imencode(args.out.suffix, picture[..., ::-1])[1].tobytes())
     except (BadVideo, ValueError, OSError) as error:
         return ended(2, error)
-    except KeyboardInterrupt:
-        return ended(130, "interrupted; no picture written")
     print(printable_lines(args.out))
     return 0
 

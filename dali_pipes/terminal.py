@@ -1,6 +1,8 @@
 """What reaches the terminal is text, whatever files are called."""
 
+import argparse
 import sys
+from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 
 from dali_pipes.decoding.opening import printable
@@ -22,3 +24,18 @@ def accept_all_names() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def command(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    work: Callable[[argparse.Namespace], int],
+    interrupted: str = "interrupted; nothing written",
+) -> int:
+    """Parse a command line and do what it asks for; the exit status."""
+    accept_all_names()
+    args = parser.parse_args(argv)
+    try:
+        return work(args)
+    except KeyboardInterrupt:
+        return ended(130, interrupted)

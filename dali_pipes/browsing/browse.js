@@ -149,20 +149,20 @@ function number(text) {
   return /^\d+$/.test(text) ? Number(text) : -1;
 }
 
-/** {title, lead, clips, label, card} of what the address asks for; null: the overview. */
+/** What the address asks for, some of {title, lead, clips, one, label, card}; null: the overview. */
 function view(asked) {
   const all = data.clips.map((_, n) => n);
   const doubtsFirst = (a, b) => data.clips[b].doubts.length - data.clips[a].doubts.length || a - b;
   const errorsFirst = (a, b) => data.clips[b].wrong - data.clips[a].wrong || a - b;
   const label = data.labels[column[asked.get("label")] ?? -1];
   if (asked.has("label")) {
-    if (!label) return { title: `There is no label ${asked.get("label")}`, clips: [], label: data.labels[0] };
+    if (!label) return { title: `There is no label ${asked.get("label")}` };
     const n = column[label.name], errors = asked.has("errors");
     let found = all, title = `${label.name}: ${label.words}`;
     for (const [by, of, words] of [["value", "labels", ""], ["predicted", "predicted", "predicted "]]) {
       if (!asked.has(by)) continue;
       const value = number(asked.get(by));
-      if (label.values[value] === undefined) return { title: `${label.name} has no value ${asked.get(by)}`, clips: [], label, card: label.name };
+      if (label.values[value] === undefined) return { title: `${label.name} has no value ${asked.get(by)}`, label, card: label.name };
       found = found.filter((c) => data.clips[c][of] && data.clips[c][of][n] === value);
       title = `${label.name} ${words}${value}: ${label.values[value]}`;
     }
@@ -174,14 +174,14 @@ function view(asked) {
   if (asked.has("doubt")) {
     const kind = asked.get("doubt"), badness = (n) => Math.max(...data.clips[n].doubts.filter((d) => d[0] === kind).map((d) => d[3]));
     const found = all.filter((n) => data.clips[n].doubts.some((d) => d[0] === kind));
-    return { title: `Clips to doubt: ${kind}`, lead: Object.hasOwn(data.kinds, kind) ? data.kinds[kind] : "There is no such kind.", clips: found.sort((a, b) => badness(b) - badness(a)), label: data.labels[0] };
+    return { title: `Clips to doubt: ${kind}`, lead: Object.hasOwn(data.kinds, kind) ? data.kinds[kind] : "There is no such kind.", clips: found.sort((a, b) => badness(b) - badness(a)) };
   }
-  if (asked.has("errors")) return { title: "Clips with the most wrong labels first", lead: "", clips: data.clips[0].predicted ? all.sort(errorsFirst) : [], label: data.labels[0] };
-  if (asked.has("clips")) return { title: `All ${all.length} clips`, lead: "Those to doubt first.", clips: all.sort(doubtsFirst), label: data.labels[0] };
+  if (asked.has("errors")) return { title: "Clips with the most wrong labels first", clips: data.clips[0].predicted ? all.sort(errorsFirst) : [] };
+  if (asked.has("clips")) return { title: `All ${all.length} clips`, lead: "Those to doubt first.", clips: all.sort(doubtsFirst) };
   if (asked.has("clip")) {
     const clip = data.clips[number(asked.get("clip"))];
-    if (!clip) return { title: "There is no such clip", clips: [], label: data.labels[0] };
-    return { title: clip.video, lead: `Frames ${clip.start} to ${clip.start + data.span - 1}` + (clip.class === null ? "" : `, class ${clip.class}`), one: clip, label: data.labels[0], clips: [] };
+    if (!clip) return { title: "There is no such clip" };
+    return { title: clip.video, lead: `Frames ${clip.start} to ${clip.start + data.span - 1}` + (clip.class === null ? "" : `, class ${clip.class}`), one: clip };
   }
   return null;
 }
@@ -191,7 +191,8 @@ let rest = [], shown = null;
 function route() {
   const hash = location.hash.slice(1), asked = new URLSearchParams(hash);
   if (part("view").hidden) [overviewAt, left] = [scrollY, document.activeElement];
-  shown = view(asked);
+  const chosen = view(asked);
+  shown = chosen && { lead: "", clips: [], label: data.labels[0], ...chosen };
   part("all").hidden = shown !== null;
   part("view").hidden = shown === null;
   part("clips").replaceChildren();
@@ -202,7 +203,7 @@ function route() {
     return;
   }
   part("heading").textContent = shown.title;
-  part("lead").textContent = shown.lead ?? "";
+  part("lead").textContent = shown.lead;
   if (shown.card) part("choice").append(drawingOf(shown.card, asked));
   rest = shown.clips;
   if (shown.one) part("clips").append(one(shown.one)); else more();

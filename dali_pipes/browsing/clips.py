@@ -1,25 +1,24 @@
 """The clips that a page shows: which, and all that it says of each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dali_pipes.batch import ClipBatch
 from dali_pipes.browsing.files import File
 from dali_pipes.browsing.film import film
+from dali_pipes.browsing.network import Predict
 from dali_pipes.browsing.places import SIDE
 from dali_pipes.browsing.suspicion import Scene, Suspicion, suspicions, twins
 from dali_pipes.drawing.panels import motion_boundaries, strongest
 from dali_pipes.loader import ClipLoader
+from dali_pipes.once import each_once
 from kernels.labels.difficulty import position_margins
 from kernels.labels.partitions import PATTERN_SLICES, partition
 from kernels.labels.schema import INDEX, PATTERN_BLOCKS, Rule
-
-Predict = Callable[[torch.Tensor], NDArray[np.int64]]  # frames [N,T,S,S,3] -> labels [N,27]
 
 
 @dataclass
@@ -51,28 +50,15 @@ def choose(files: Mapping[int, File], needs: int, clips: int) -> tuple[list[int]
 
 def collect(loader: ClipLoader, predict: Predict | None) -> list[Clip]:
     """One epoch of a loader that samples evenly, each clip once; by video and start."""
-    from tqdm import tqdm
-
-    found: dict[tuple[int, int], Clip] = {}
-    with tqdm(total=loader.clips_per_epoch, unit="clip", disable=None) as bar:
-        for batch in loader:
-            # The last batch may reach into the next epoch, whose clips are known by then.
-            places = list(zip(batch.video.tolist(), batch.start.tolist(), strict=True))
-            new = {place: row for row, place in enumerate(places) if place not in found}
-            if new:
-                rows = torch.tensor(list(new.values()), device=batch.video.device)
-                clips = _clips(batch.clips(rows), loader.spec.rule, predict)
-                found |= zip(new, clips, strict=True)
-            bar.update(min(loader.batch_size, loader.clips_per_epoch - bar.n))
-    loader.close()
-    ordered = [found[place] for place in sorted(found)]
+    found = [clip for batch in each_once(loader) for clip in _clips(batch, loader, predict)]
+    ordered = sorted(found, key=lambda clip: (clip.video, clip.start))
     near = twins([clip.scene for clip in ordered], [loader.paths[clip.video] for clip in ordered])
     for n, (other, far) in near.items():
         ordered[n].suspicions.append(Suspicion("twin", "as in", -far, other))
     return ordered
 
 
-def _clips(batch: ClipBatch, rule: Rule, predict: Predict | None) -> list[Clip]:
+def _clips(batch: ClipBatch, loader: ClipLoader, predict: Predict | None) -> list[Clip]:
     predicted = None if predict is None else predict(batch.frames)
     margins = position_margins(batch.flow).cpu().numpy()
     frames, flow, labels, video, start = (
@@ -87,7 +73,7 @@ def _clips(batch: ClipBatch, rule: Rule, predict: Predict | None) -> list[Clip]:
             int(start[row]),
             labels[row],
             None if predicted is None else predicted[row],
-            _arrows(flow[row], labels[row], rule),
+            _arrows(flow[row], labels[row], loader.spec.rule),
             film(frames[row], flow[row]),
             scene,
             suspicions(scene, flow[row], margins[row]),

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from dali_pipes.browsing.clips import Clip
 from dali_pipes.browsing.files import File
-from dali_pipes.browsing.network import Network
 from dali_pipes.clips import ClipSpec
 from dali_pipes.decoding.opening import BadVideo, printable
 from dali_pipes.flow import AGREEMENT, FlowName
@@ -34,7 +33,7 @@ class DataSet:
     spec: ClipSpec
     flow: FlowName
     clips: list[Clip]  # at least one; `Clip.video` is an item of `source`
-    network: Network | None
+    network: str | None  # what it is, if there is one
 
     @property
     def labels(self) -> NDArray[np.int64]:  # [N,27]
@@ -60,14 +59,10 @@ class DataSet:
         return np.unique(paths, return_inverse=True)[1]
 
     @property
-    def has_no_times(self) -> bool:
-        return not any(file.fps for file in self.files.values())
-
-    @property
     def length(self) -> str:
         """Of all files together."""
         files = self._each_file
-        if self.has_no_times:
+        if not any(file.fps for file in files):
             return f"{sum(file.frames for file in files)} frames"
         minutes, seconds = divmod(round(sum(f.frames / f.fps for f in files if f.fps)), 60)
         hours, minutes = divmod(minutes, 60)
@@ -92,8 +87,9 @@ class DataSet:
     @property
     def _flow_in_words(self) -> str:
         if isinstance(self.source, Reels):
-            made = cast(FlowName, self.source.manifest.flow)
-            return f"stored in the reels, made as {made}: {AGREEMENT[made]}"
+            made = self.source.manifest.flow
+            near = AGREEMENT.get(cast(FlowName, made), "a flow that is no more")
+            return f"stored in the reels, made as {made}: {near}"
         return f"{self.flow}: {AGREEMENT[self.flow]}"
 
     @property

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from dali_pipes.decoding.opening import BadVideo
 from dali_pipes.decoding.video import frame_rate
 from dali_pipes.sources import Reels, Source, VideoFiles
-from dali_pipes.sources.survey import in_threads
+from dali_pipes.sources.index import Index
+from dali_pipes.sources.survey import in_threads, survey
 
 
 @dataclass(frozen=True)
@@ -19,23 +20,32 @@ class File:
 
 
 def look_at(source: Source) -> tuple[dict[int, File], dict[int, BadVideo]]:
-    """Open every item of a source: what they are, and why others are no use, by item."""
+    """Open every file of a source: what they are, and why others are no use, by item.
+
+    What is found out goes into the source's index, too: a loader does not look again.
+    """
     from tqdm import tqdm
 
-    def look(item: int) -> File:
-        info = source.probe(item)
-        return File(info.frames, (info.height, info.width), info.codec, _fps(source, item))
+    index = Index(source.index_path)
+    bad = survey(source, index).bad
+    known = {row.path: row.info for row in index.rows()}
+    index.close()
+    items = {source.paths[item]: item for item in range(len(source)) if item not in bad}
 
+    def look(path: str) -> File:
+        info = known.get(path) or source.probe(items[path])
+        return File(info.frames, (info.height, info.width), info.codec, _fps(source, items[path]))
+
+    found = dict(
+        tqdm(in_threads(look, items), "opening files", len(items), unit="file", leave=False,
+             disable=None)
+    )  # fmt: skip
     files: dict[int, File] = {}
-    bad: dict[int, BadVideo] = {}
-    found = in_threads(look, range(len(source)))
-    for item, one in tqdm(
-        found, "opening files", len(source), unit="file", leave=False, disable=None
-    ):
-        if isinstance(one, BadVideo):
-            bad[item] = one
-        else:
+    for item, path in enumerate(source.paths):
+        if isinstance(one := found.get(path), File):
             files[item] = one
+        elif isinstance(one, BadVideo):
+            bad[item] = one
     return files, bad
 
 

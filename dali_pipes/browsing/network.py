@@ -1,7 +1,7 @@
 """What a pre-trained network predicts, and which of its mistakes are near misses."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -14,39 +14,23 @@ from kernels.labels.schema import LABELS, OCTANTS, ORIENTATIONS, Label
 if TYPE_CHECKING:
     import torch
 
-    from model.evaluation.network import Pretrained
+    from model.networks.heads import StatisticsNet
 
 
-@dataclass
-class Network:
-    """A network on its device, in evaluation mode."""
+Predict = Callable[["torch.Tensor"], NDArray[np.int64]]  # frames [N,T,S,S,3] -> labels [N,27]
 
-    pretrained: "Pretrained"
-    device: "torch.device"
 
-    @classmethod
-    def load(cls, place: Path) -> "Network":
-        """Raises ValueError if there is no such checkpoint, or not of a network with heads."""
-        import torch
+def predictor(net: "StatisticsNet", device: "torch.device") -> Predict:
+    """What a network predicts of uint8 frames on that device; 0 where a label is not learned."""
+    import torch
 
-        from model.evaluation.network import load_with_heads
+    net.to(device).eval()
 
-        pretrained = load_with_heads(place)
-        pretrained.net.eval()
-        return cls(pretrained, torch.device("cpu"))
-
-    def to(self, device: "torch.device") -> "Network":
-        self.pretrained.net.to(device)
-        self.device = device
-        return self
-
-    def predict(self, frames: "torch.Tensor") -> NDArray[np.int64]:
-        """uint8 [N,T,S,S,3] -> labels [N,27], 0 where one is not learned."""
-        import torch
-
-        net = self.pretrained.net
+    def predict(frames: torch.Tensor) -> NDArray[np.int64]:
         with torch.inference_mode():
             return net.heads.labels(torch.cat(net(frames), dim=1)).cpu().numpy()
+
+    return predict
 
 
 # What a mistake of each kind of label can be: (near, far).

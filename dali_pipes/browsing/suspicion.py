@@ -27,7 +27,7 @@ _BLANK = 24  # grey levels between the darkest and the lightest hundredth
 _STATIC_PX = 0.3  # a frame; a step of the code is 0.16
 _CUT, _CUT_TIMES = 20.0, 8.0  # grey levels, and times what is usual in the clip
 _LIMIT = 0.01  # of all numbers of the flow
-CLOSE = 0.02  # (largest - second) / largest
+_CLOSE = 0.02  # (largest - second) / largest
 _CLOSE_LABELS = 2  # of the six
 _TWIN = 2.0  # grey levels, root mean square
 
@@ -98,7 +98,7 @@ def suspicions(
     close = {
         name: margin
         for name, margin in zip(POSITIONS, margins.ravel().tolist(), strict=True)
-        if margin < CLOSE
+        if margin < _CLOSE
     }
     if len(close) >= _CLOSE_LABELS and fastest >= _STATIC_PX:  # else that is said
         words = ", ".join(f"{name} by {100 * margin:.1f} %" for name, margin in close.items())

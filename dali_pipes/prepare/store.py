@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -26,8 +27,10 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
-def check_writable(path: Path) -> None:
-    """Raise ValueError if the file cannot be written, before work goes into it."""
+def check_out(path: Path, suffixes: Sequence[str]) -> None:
+    """Raise ValueError if no such file can be written (`--out`), before work goes into it."""
+    if path.suffix not in suffixes:
+        raise ValueError(f"--out must end in {' or '.join(suffixes)}, got {path}")
     if path.is_dir():
         raise ValueError(f"{path}: is a folder")
     try:
