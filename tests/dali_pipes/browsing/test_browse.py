@@ -181,6 +181,17 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch, capsys) -> None:
     )
 
 
+def test_reels_of_a_flow_that_is_no_more(odd_folder: Path, tmp_path: Path) -> None:
+    videos, reels, out = tmp_path / "videos", tmp_path / "reels", tmp_path / "page.html"
+    videos.mkdir()
+    shutil.copy(odd_folder / "up" / "plain.mp4", videos)
+    assert prepare(["reels", str(videos), "--out", str(reels), "--flow", "tvl1-fast"]) == 0
+    manifest = reels / "reels.json"
+    manifest.write_text(manifest.read_text().replace("tvl1-fast", "dis"))
+    assert browse.main([str(reels), *flags("--out", out, "--clips", 1)]) == 0
+    assert "made as dis: a flow that is no more" in Page(out).words
+
+
 def test_clips_are_spread_evenly() -> None:
     files = {n: File(40, (240, 320), "h264", 25) for n in range(3, 103)}
     items, of_each = choose(files, 16, 5)
