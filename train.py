@@ -16,7 +16,7 @@ from argparse import Namespace
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +296,8 @@ def load(run: Run, stop: list[str]) -> Loaded:
     clips = 0 if batch is None else len(batch)
     if run.args.curriculum and batch is not None:
         batch = clear_clips(run, batch)
+    if run.args.shuffle_labels and batch is not None:
+        batch = replace(batch, labels=batch.labels.roll(1, dims=0))
     return Loaded(batch, clips, began, waited)
 
 

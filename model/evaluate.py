@@ -18,10 +18,10 @@ from dali_pipes.prepare.work import BadInput
 from dali_pipes.sources import open_source
 from dali_pipes.terminal import accept_all_names, ended
 from model.evaluation import report
-from model.evaluation.classify import Scores, confusion, linear_probe, score
+from model.evaluation.classify import DRAWS, Scores, confusion, few, linear_probe, score
 from model.evaluation.features import cache_key
 from model.evaluation.finetune import Classifier, probabilities, train
-from model.evaluation.network import load
+from model.evaluation.network import load, made_by
 from model.evaluation.options import CLIP_DEFAULTS, parse
 from model.evaluation.report import Outcome
 from model.evaluation.retrieval import KS, retrieve
@@ -131,8 +131,27 @@ def run_linear_probe(work: Work) -> Outcome:
         train=f"{len(train_set.paths)} videos",
         test=f"{len(test_set.paths)} videos; a video's score is the mean of its clips' softmax",
     )
+    figures = {}
+    for count in work.args.few:
+        scores = few(
+            train_set.table["clips"],
+            train_set.classes,
+            test_set.table["clips"],
+            test_set.classes,
+            len(names),
+            count,
+            work.args.strength,
+            work.args.seed,
+        )
+        figures[f"video accuracy, {count} a class"] = scores
+    if figures:
+        protocol["few"] = f"mean over {DRAWS} draws of so many training videos of each class"
     total = len(train_set.paths) + len(test_set.paths)
-    return classified(work, result, protocol, names, total)
+    return classified(work, result, protocol, names, total, figures)
+
+
+# What must be the same for a fine-tuning to go on.
+FINETUNING = ("epochs", "lr", "wd", "dropout", "bs", "seed", "no_flip")
 
 
 def run_finetune(work: Work) -> Outcome:
@@ -142,12 +161,12 @@ def run_finetune(work: Work) -> Outcome:
     torch.manual_seed(args.seed)
     net = Classifier(work.backbone, len(names), args.dropout)
     net.to(device=work.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    loader = work.clips(train_source, batch_size=args.bs)
+    loader = work.clips(train_source, batch_size=args.bs, flip=not args.no_flip)
     settings = {
         "network": cache_key(work.backbone, {}),
         "split": split.name,
         "precision": work.precision.name,
-        **{name: getattr(args, name) for name in ("epochs", "lr", "wd", "dropout", "bs", "seed")},
+        **{name: getattr(args, name) for name in FINETUNING},
     }
     train(
         net,
@@ -159,6 +178,7 @@ def run_finetune(work: Work) -> Outcome:
         work.precision,
         args.out / "finetuned",
         settings,
+        made_by(work.backbone, vars(args)),
         print,
     )
     loader.close()
@@ -172,7 +192,7 @@ def run_finetune(work: Work) -> Outcome:
     )
     protocol = work.protocol(
         training=f"all weights, {args.epochs} epochs, a random clip of each video an epoch, "
-        f"flips, batch {args.bs}, SGD, lr {args.lr:g} falling along a cosine, "
+        f"{'no flips' if args.no_flip else 'flips'}, batch {args.bs}, SGD, lr {args.lr:g} falling along a cosine, "
         f"weight decay {args.wd:g}, dropout {args.dropout:g}",
         split=split.name,
         train=f"{trained} videos",
@@ -245,12 +265,21 @@ def run_similarity(work: Work) -> Outcome:
 
 
 def classified(
-    work: Work, result: Scores, protocol: dict[str, Any], names: list[str], videos: int
+    work: Work,
+    result: Scores,
+    protocol: dict[str, Any],
+    names: list[str],
+    videos: int,
+    more: dict[str, float] | None = None,
 ) -> Outcome:
     return Outcome(
         work.args.task,
         protocol,
-        {"clip accuracy": result.clip_accuracy, "video accuracy": result.video_accuracy},
+        {
+            "clip accuracy": result.clip_accuracy,
+            "video accuracy": result.video_accuracy,
+            **(more or {}),
+        },
         videos,
         list(work.left_out.items()),
         work.warnings,

@@ -47,15 +47,18 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 def render(
-    motion: str, number: int, split: Split = "train", seed: int = 0
+    motion: str, number: int, split: Split = "train", seed: int = 0, speed: float = 1.0
 ) -> Iterator[NDArray[np.uint8]]:
-    """Frames, uint8 RGB [240,320,3], of a motion's video `number`; fixed by the arguments."""
+    """Frames, uint8 RGB [240,320,3], of a motion's video `number`; fixed by the arguments.
+
+    Shapes move `speed` times as fast as they would; all else stays.
+    """
     rng = np.random.default_rng([seed, SPLITS.index(split), list(MOTIONS).index(motion), number])
     frames = int(rng.integers(FRAMES[0], FRAMES[1] + 1))
     drift = np.arange(frames)[:, None] * rng.uniform(-0.5, 0.5, 2)  # [T,2] px, a moving camera
     margin = FRAMES[1] // 2
     scenery = _texture(rng, split, HEIGHT + 2 * margin, WIDTH + 2 * margin)
-    shapes = [_shape(rng, split, motion, frames) for _ in range(rng.integers(3, 6))]
+    shapes = [_shape(rng, split, motion, frames, speed) for _ in range(rng.integers(3, 6))]
     for t in range(frames):
         shift = np.column_stack([np.eye(2), drift[t] - margin])
         picture = cast(Field, cv2.warpAffine(scenery, shift, (WIDTH, HEIGHT)))
@@ -102,13 +105,15 @@ class Shape:
         area += placed[..., :3]
 
 
-def _shape(rng: np.random.Generator, split: Split, motion: str, frames: int) -> Shape:
+def _shape(
+    rng: np.random.Generator, split: Split, motion: str, frames: int, factor: float
+) -> Shape:
     """A shape of random looks, place and speed that moves as `motion` says."""
     right, down, outwards, clockwise = MOTIONS[motion]
     # A slow start, a burst at some time, a slow end: the frame of largest motion is not fixed.
     time = np.arange(frames)
     burst = np.exp(-(((time - rng.uniform(0, frames)) / rng.uniform(4, 15)) ** 2))
-    speed = rng.uniform(1, 2) + rng.uniform(1.5, 4) * burst  # px a frame
+    speed = factor * (rng.uniform(1, 2) + rng.uniform(1.5, 4) * burst)  # px a frame
     path = np.cumsum(speed)
 
     radius, opacity = np.full(frames, rng.uniform(25, 80)), np.ones(frames)
@@ -188,7 +193,13 @@ def _colour(rng: np.random.Generator, split: Split) -> NDArray[np.float32]:
 
 
 def write_sample(
-    path: Path, motion: str, number: int, split: Split, seed: int, height: int = HEIGHT
+    path: Path,
+    motion: str,
+    number: int,
+    split: Split,
+    seed: int,
+    height: int = HEIGHT,
+    speed: float = 1.0,
 ) -> None:
     """Render one video: H.264 if `path` ends in .mp4, MPEG-4 otherwise, with B-frames.
 
@@ -203,7 +214,7 @@ def write_sample(
     else:
         codec, options = "mpeg4", {"b": "3000000", "threads": "1"}
     size = (height * WIDTH // HEIGHT, height)
-    frames = render(motion, number, split, seed)
+    frames = render(motion, number, split, seed, speed)
     if height != HEIGHT:
         frames = (
             cast(Picture, cv2.resize(frame, size, interpolation=cv2.INTER_AREA)) for frame in frames
@@ -212,7 +223,12 @@ def write_sample(
 
 
 def write_samples(
-    out: Path, videos_per_class: int, split: Split, seed: int, height: int = HEIGHT
+    out: Path,
+    videos_per_class: int,
+    split: Split,
+    seed: int,
+    height: int = HEIGHT,
+    speed: float = 1.0,
 ) -> int:
     """Render `videos_per_class` videos a class into `out`/<motion>/, on all cores; their number.
 
@@ -227,7 +243,7 @@ def write_samples(
         (unfinished / motion).mkdir(parents=True)
         for number in range(videos_per_class):
             name = f"{motion}_{number:03}.{'avi' if number % 2 else 'mp4'}"
-            jobs.append((unfinished / motion / name, motion, number, split, seed, height))
+            jobs.append((unfinished / motion / name, motion, number, split, seed, height, speed))
     workers = len(os.sched_getaffinity(0))
     try:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -247,12 +263,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", choices=SPLITS, default="train", help="the two share no texture kind and no hue"
     )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same videos")
+    parser.add_argument(
+        "--height",
+        type=int,
+        default=HEIGHT,
+        help="of the videos in pixels, the width in proportion",
+    )
+    parser.add_argument(
+        "--speed", type=float, default=1.0, help="how many times as fast the shapes move"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the command; the exit status."""
+    chosen = (args.split, args.seed, args.height, args.speed)
     try:
-        videos = write_samples(args.out, args.videos_per_class, args.split, args.seed)
+        videos = write_samples(args.out, args.videos_per_class, *chosen)
     except FileExistsError as error:
         raise BadInput(str(error)) from error
     print(f"{videos} videos of {len(MOTIONS)} motions in {args.out}")

@@ -13,6 +13,8 @@ from sklearn.metrics import confusion_matrix
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+DRAWS = 10  # of few training videos
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -76,3 +78,30 @@ def linear_probe(
     known[:, model.classes_] = model.predict_proba(test[clips])  # a class may lack training videos
     probabilities[clips] = known
     return score(probabilities, test_classes, n_classes)
+
+
+def few(
+    train: NDArray[np.float32],
+    train_classes: NDArray[np.int64],
+    test: NDArray[np.float32],
+    test_classes: NDArray[np.int64],
+    n_classes: int,
+    count: int,
+    strength: float = 1.0,
+    seed: int = 0,
+) -> float:
+    """Video accuracy of a linear probe on `count` training videos of each class, or all it has.
+
+    The mean over DRAWS random choices of the videos. Arguments as of `linear_probe`.
+    """
+    rng = np.random.default_rng(seed)
+    accuracies = []
+    for _ in range(DRAWS):
+        order = rng.permutation(len(train))
+        places = [order[train_classes[order] == c][:count] for c in np.unique(train_classes)]
+        drawn = np.concatenate(places)
+        scores = linear_probe(
+            train[drawn], train_classes[drawn], test, test_classes, n_classes, strength
+        )
+        accuracies.append(scores.video_accuracy)
+    return float(np.mean(accuracies))

@@ -1,4 +1,4 @@
-"""The network to be judged: from a checkpoint of train.py, a published one, or untrained."""
+"""The network to be judged: of train.py, of a fine-tuning, published, or untrained."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,7 +35,8 @@ def load(place: str, model: str, width: float, seed: int) -> Loaded:
     """The backbone of a checkpoint file or of a folder's newest; or "random".
 
     `model` and `width` say which network an untrained one is; a checkpoint knows it. Raises
-    ValueError if there is no such checkpoint or it is neither train.py's nor a published one.
+    ValueError if there is no such checkpoint or it is neither of train.py nor of a fine-tuning nor
+    published.
     """
     if place == RANDOM:
         check_width(model, width)
@@ -78,8 +79,8 @@ def load_with_heads(place: Path) -> Pretrained:
 
 
 def _found(path: Path) -> tuple[Path, Any]:
-    """The file that is meant, and what it holds: a published checkpoint, or one of train.py with
-    args and net."""
+    """The file that is meant, and what it holds: a published checkpoint, or one of ours with args
+    and net."""
     if path.is_file():
         state = checkpoint.read(path)
         if is_published(state):
@@ -119,11 +120,18 @@ def _filled(build: Callable[[], Net], weights: Any, path: Path, prefix: str = ""
 
 
 def _words(args: dict[str, Any], state: Any, path: Path) -> str:
-    return f"{args['model']}, width {args['width']:g}, {state['step']} steps, {path}"
+    unit = "epochs of fine-tuning" if "settings" in state else "steps"
+    return f"{args['model']}, width {args['width']:g}, {state['step']} {unit}, {path}"
 
 
 def _clips(args: dict[str, Any]) -> dict[str, Any]:
     return {name: args[name] for name in ("clip_len", "size", "resize", "stride")}
+
+
+def made_by(backbone: Backbone, clips: dict[str, Any]) -> dict[str, Any]:
+    """The options by which `load` makes the network of a checkpoint, with the clips it takes."""
+    (model,) = (name for name, kind in BACKBONES.items() if type(backbone) is kind)
+    return {"model": model, "width": backbone.width} | _clips(clips)
 
 
 def _checked(args: Any, path: Path, heads: bool = False) -> dict[str, Any]:

@@ -64,7 +64,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="of the last stage: max-pooling by 2, flattened, or the average of all")
     one.add_argument("--centred", action="store_true", help="subtract each set's mean (CoCLR)")
 
-    task("linear-probe", "logistic regression on features of the frozen network", _split(), svm)
+    one = task(
+        "linear-probe", "logistic regression on features of the frozen network", _split(), svm
+    )
+    one.add_argument("--few", type=whole(1), nargs="+", default=(), metavar="N",
+        help="also learn from N training videos of each class only, e.g. --few 1 2 5")
 
     one = task("finetune", "train all weights and a new classifier", _split())
     one.add_argument("--epochs", type=whole(1), default=30, metavar="N",
@@ -73,6 +77,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     one.add_argument("--wd", type=not_negative, default=5e-4, metavar="DECAY", help="weight decay")
     one.add_argument("--dropout", type=share, default=0.5, metavar="SHARE",
         help="before the classifier")
+    one.add_argument("--no_flip", action="store_true",
+        help="for classes that a mirror image changes, like moving to the left")
 
     task("scenes", "linear SVM, leave one out (YUPENN, Maryland)", svm)
 

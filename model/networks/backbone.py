@@ -34,8 +34,9 @@ class Backbone(nn.Module):
     stages: tuple[str, ...]
     channels: int
 
-    def __init__(self) -> None:
+    def __init__(self, width: float) -> None:
         super().__init__()
+        self.width = width
         self.pixels = Pixels()
 
     def normalise(self, frames: Tensor) -> Tensor:

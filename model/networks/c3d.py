@@ -20,7 +20,7 @@ class C3D(Backbone):
     stages = ("conv1", "conv2", "conv3", "conv4", "conv5")
 
     def __init__(self, width: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(width)
         c1, c2, c3, c4, c5 = (scaled(c, width) for c in (64, 128, 256, 512, 512))
         self.channels = c5
         self.conv1 = nn.Sequential(*conv_bn_relu(3, c1))

@@ -1,10 +1,17 @@
-"""Two heads on a backbone, for motion and appearance statistics: regression or classification."""
+"""Two heads on a backbone, for motion and appearance statistics: what they put out for a label.
+
+regression        its value (published)
+classification    a logit for each value
+geometric         the point that its value means (kernels/labels/meaning.py)
+"""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
+from kernels.labels.meaning import points
 from kernels.labels.schema import LABELS, PATTERN_BLOCKS, REFERENCE_CLIP_LEN
 from model.networks.backbone import Backbone
 
@@ -89,7 +96,37 @@ class ClassificationHeads(StatisticsHeads):
         return torch.stack([of_label.argmax(dim=1) + 1 for of_label in logits], dim=1)
 
 
-HEADS = {"regression": StatisticsHeads, "classification": ClassificationHeads}
+class GeometricHeads(StatisticsHeads):
+    """The point that a label's value means, motion labels side by side, then appearance."""
+
+    def outputs(self, column: int) -> int:
+        return points(column, self.clip_len).shape[1]
+
+    def values(self, predicted: Tensor) -> Tensor:
+        """The values whose points lie nearest."""
+        parts = predicted.split([self.outputs(column) for column in self.columns], dim=1)
+        distances = [
+            torch.cdist(part, self.points(column, part.device))
+            for part, column in zip(parts, self.columns, strict=True)
+        ]
+        return torch.stack([of_label.argmin(dim=1) + 1 for of_label in distances], dim=1)
+
+    def points(self, column: int, device: torch.device) -> Tensor:
+        """The point of each value of a label, float32 [classes,D]."""
+        return _points(column, self.clip_len, device)
+
+
+HEADS = {
+    "regression": StatisticsHeads,
+    "classification": ClassificationHeads,
+    "geometric": GeometricHeads,
+}
+
+
+@cache
+@torch.inference_mode(False)  # whoever asks first, training may learn from it
+def _points(column: int, clip_len: int, device: torch.device) -> Tensor:
+    return torch.tensor(points(column, clip_len), device=device)
 
 
 def _head(channels: int, outputs: int) -> nn.Module:

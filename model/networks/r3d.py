@@ -22,7 +22,7 @@ class R3D(Backbone):
     blocks = (1, 1, 1, 1)  # residual blocks of conv2..conv5
 
     def __init__(self, width: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(width)
         channels = [scaled(c, width) for c in (64, 64, 128, 256, 512)]
         self.channels = channels[-1]
         self.conv1 = nn.Sequential(

@@ -26,7 +26,7 @@ class S3DG(Backbone):
     stages = ("conv1", "conv2", "mixed3", "mixed4", "mixed5")
 
     def __init__(self, width: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(width)
         c1, c2 = scaled(64, width), scaled(192, width)
         self.conv1 = separable(3, c1, kernel=7, stride=2)
         self.conv2 = nn.Sequential(

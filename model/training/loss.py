@@ -56,7 +56,27 @@ class ClassificationLoss(StatisticsLoss):
         return total / (clips * max(1, len(columns)))
 
 
-LOSSES = {"regression": StatisticsLoss, "classification": ClassificationLoss}  # as heads.HEADS
+class GeometricLoss(StatisticsLoss):
+    """Squared distance from the meant points for `GeometricHeads`; means and weights as above.
+
+    A label of 0 (no motion, under the `reference` rule) means nothing and adds nothing.
+    """
+
+    def _family(self, predicted: Tensor, labels: Tensor, columns: list[int], clips: int) -> Tensor:
+        parts = predicted.split([self.heads.outputs(column) for column in columns], dim=1)
+        total = predicted.sum() * 0  # where a family has no columns
+        for part, column in zip(parts, columns, strict=True):
+            value = labels[:, column]
+            meant = self.heads.points(column, part.device)[(value - 1).clamp(min=0)]
+            total = total + ((part - meant).square().sum(dim=1) * (value > 0)).sum()
+        return total / (clips * max(1, len(columns)))
+
+
+LOSSES = {  # as heads.HEADS
+    "regression": StatisticsLoss,
+    "classification": ClassificationLoss,
+    "geometric": GeometricLoss,
+}
 
 
 def columns_of(labels: Tensor, columns: Sequence[int]) -> Tensor:

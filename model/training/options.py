@@ -59,6 +59,8 @@ def parse(add_flow: AddFlow, argv: Sequence[str] | None = None) -> argparse.Name
         args.data_list = PUBLISHED_LIST
     if not any(args.motion_flag + args.app_flag):
         parser.error("--motion_flag and --app_flag leave no label to learn")
+    if args.shuffle_labels and args.bs < 2:
+        parser.error("--shuffle_labels needs batches of two clips: pass --bs 2 or more")
     return args
 
 
@@ -115,13 +117,16 @@ def _parser(add_flow: AddFlow) -> argparse.ArgumentParser:
         help="motion labels to learn: squares, rings, triangles, whole clip (default: 1,1,1,1)")
     group.add_argument("--app_flag", type=_flags, default=(1,) * N_FLAGS, metavar="1,1,1,1",
         help="appearance labels to learn, likewise (default: 1,1,1,1)")
+    group.add_argument("--shuffle_labels", action="store_true",
+        help="a control: give each clip of a batch the labels of another, which say nothing of it")
 
     group = parser.add_argument_group("network")
     group.add_argument("--model", choices=tuple(BACKBONES), default="c3d", help="backbone")
     group.add_argument("--width", type=positive, default=1.0, metavar="FACTOR",
         help="factor on the channels of all layers; 0.25 suits a CPU")
     group.add_argument("--head", choices=tuple(HEADS), default="regression",
-        help="predict label values with squared error (published), or classes with cross-entropy")
+        help="predict label values with squared error (published), classes with cross-entropy, or "
+        "points that stand for what the values mean with squared error")
 
     group = parser.add_argument_group("optimisation")
     group.add_argument("--lr", type=positive, default=5e-4, metavar="RATE",
