@@ -192,8 +192,8 @@ def run_finetune(work: Work) -> Outcome:
     )
     protocol = work.protocol(
         training=f"all weights, {args.epochs} epochs, a random clip of each video an epoch, "
-        f"{'no flips' if args.no_flip else 'flips'}, batch {args.bs}, SGD, lr {args.lr:g} falling along a cosine, "
-        f"weight decay {args.wd:g}, dropout {args.dropout:g}",
+        f"{'no flips' if args.no_flip else 'flips'}, batch {args.bs}, SGD, lr {args.lr:g} falling "
+        f"along a cosine, weight decay {args.wd:g}, dropout {args.dropout:g}",
         split=split.name,
         train=f"{trained} videos",
         test=f"{len(tested)} videos; a video's score is the mean of its clips' softmax",

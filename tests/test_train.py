@@ -322,6 +322,38 @@ def test_classification_learns_and_resumes(run: Train, tmp_path: Path) -> None:
     assert len(found.Scalars("val_accuracy/ug")) == len(found.Scalars("val_chance/gc")) > 0
 
 
+def test_geometric_learns_and_resumes(run: Train, tmp_path: Path) -> None:
+    flags = "--bs 3 --head geometric --lr 0.01 --motion_flag 1,0,0,1 --val_fraction 0.2"
+    assert run(f"--steps 8 {flags}", "whole") == 0
+    assert run(f"--steps 3 {flags}", "parts") == run(f"--steps 8 {flags} --resume", "parts") == 0
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+    found = events(tmp_path / "whole")
+    # Before anything is learned a guess is wrong by about 1 in the mean.
+    assert found.Scalars("motion_loss")[0].value == pytest.approx(1, abs=0.4)
+    assert 0 <= found.Scalars("label_error/u1p")[0].value <= 15
+    assert len(found.Scalars("val_accuracy/ug")) == len(found.Scalars("val_chance/gc")) > 0
+
+
+def test_shuffled_labels_are_those_of_other_clips_of_the_batch(
+    run: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, seen = train.train_step, {}
+
+    def step(state: train.Run, batch: train.ClipBatch, clips: int) -> object:
+        seen.setdefault(state.args.shuffle_labels, []).append(batch)
+        return real(state, batch, clips)
+
+    monkeypatch.setattr(train, "train_step", step)
+    assert run("--steps 3 --bs 3", "a") == run("--steps 3 --bs 3 --shuffle_labels", "b") == 0
+    for true, shuffled in zip(seen[False], seen[True], strict=True):
+        assert torch.equal(true.frames, shuffled.frames)
+        assert torch.equal(true.labels[[2, 0, 1]], shuffled.labels)
+    assert len(seen[True]) == 3
+    with pytest.raises(SystemExit):
+        run("--bs 1 --shuffle_labels")
+    assert "--shuffle_labels needs batches of two clips" in capsys.readouterr().err
+
+
 def test_curriculum_takes_the_clearest_clips_first_and_all_in_the_end(
     run: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:

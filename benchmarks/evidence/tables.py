@@ -33,14 +33,11 @@ def collect(args: Namespace) -> list[Row]:
 
 
 def report(rows: Sequence[Row], seeds: int) -> str:
-    """Both tables in Markdown, and what their figures are."""
-    return "\n\n".join([
-        table(rows, SHOWN),
-        closed(rows),
-        *(table(rows, [f"{judge}, probe, {n}" for n in FEW] + [f"{judge}, probe"]) for judge in JUDGES),
-        f"In %, mean ± standard deviation of {seeds} seeds; in brackets times untrained. Chance is "
-        f"{CHANCE:.1f} %.",
-    ])  # fmt: skip
+    """All tables in Markdown, and what their figures are."""
+    few = [[f"{judge}, probe, {n}" for n in FEW] + [f"{judge}, probe"] for judge in JUDGES]
+    note = f"In %, mean ± standard deviation of {seeds} seeds; in brackets times untrained."
+    tables = [table(rows, SHOWN), closed(rows), *(table(rows, figures) for figures in few)]
+    return "\n\n".join([*tables, f"{note} Chance is {CHANCE:.1f} %."])
 
 
 def table(rows: Sequence[Row], figures: Sequence[str]) -> str:
@@ -84,7 +81,7 @@ def spread(values: Sequence[float]) -> str:
 def picture(rows: Sequence[Row]) -> Figure:
     """A bar for each network and figure, a dot for each seed; below, what few labels give."""
     figure = Figure(figsize=(11, 6.4), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[1, 0.9])
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, 0.9])[:, 0]
     for place, (axes, shown) in enumerate(zip(above.subplots(1, len(SHOWN)), SHOWN, strict=True)):
         for network in NETWORKS:
             values = of(rows, network, shown)
@@ -97,7 +94,8 @@ def picture(rows: Sequence[Row]) -> Figure:
         axes.tick_params(labelleft=place == 0)
         axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    for axes, judge in zip(below.subplots(1, len(JUDGES), sharey=True), JUDGES, strict=True):
+    fewer = below.subplots(1, len(JUDGES), sharey=True)
+    for axes, judge in zip(fewer, JUDGES, strict=True):
         names = [*FEW, "all"]
         for network in NETWORKS:
             figures = [*(f"{judge}, probe, {n}" for n in FEW), f"{judge}, probe"]

@@ -40,7 +40,7 @@ class Hands:
             for chain in as_completed(map(pool.submit, [self.chain] * len(chains), chains, logs)):
                 chain.result()
         finally:
-            self.stopped.set()
+            self.stopped.set()  # also if interrupted
             pool.shutdown(cancel_futures=True)
 
     def chain(self, commands: Sequence[Command], log: Path | None = None) -> None:
@@ -64,6 +64,7 @@ class Hands:
                     words, cwd=ROOT, env=one_core, stdout=file, stderr=file
                 ).returncode
         if status or not command.done():
+            self.stopped.set()
             raise Failed(
                 f"{shlex.join(command.words)} ended with status {status} and is not done"
                 + (f", see {log}" if log else "")

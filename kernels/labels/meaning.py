@@ -36,18 +36,18 @@ def points(column: int, clip_len: int = REFERENCE_CLIP_LEN) -> NDArray[np.float3
 
 
 def _points(label: Label, classes: int) -> NDArray[np.float64]:
-    values = np.arange(classes)
+    values = range(classes)
     match label.kind:
         case "position":
             assert label.pattern is not None
             return _blocks(label.pattern)
         case "orientation":
-            angles = 2 * np.pi * values / classes
+            angles = 2 * np.pi * np.array(values) / classes
             return np.stack([np.cos(angles), np.sin(angles)], axis=1)
         case "colour":
             return np.array([octant_rgb(value + 1) for value in values])
         case "frame":
-            return values[:, None].astype(np.float64)
+            return np.array([[float(value)] for value in values])
 
 
 def _blocks(pattern: int) -> NDArray[np.float64]:

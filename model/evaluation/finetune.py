@@ -57,14 +57,14 @@ def train(
     precision: Precision,
     folder: Path,
     settings: dict[str, Any],
-    made_by: dict[str, Any],
+    network: dict[str, Any],
     say: Callable[[str], None],
 ) -> None:
     """Cross-entropy by SGD with momentum 0.9; the learning rate falls to 0 along a cosine.
 
     `classes` int64 [V] gives each video's class. A checkpoint in `folder` after every epoch lets
-    an interrupted training continue; one of other `settings` is a ValueError. It holds the options
-    `made_by`, so that the network can be judged by other tasks. Raises NotFinite where the loss or
+    an interrupted training continue; one of other `settings` is a ValueError. It says by `network`
+    which one it has, for other tasks. Raises NotFinite where the loss or
     the weights are no longer finite.
     """
     device = next(net.parameters()).device
@@ -113,7 +113,7 @@ def train(
         scheduler.step()
         say(f"epoch {epoch + 1}/{epochs}  loss {total / clips:.4f}  accuracy {hits / clips:.1%}")
         state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"step": epoch + 1, "settings": settings, "args": made_by}
+        state |= {"step": epoch + 1, "settings": settings, "network": network}
         state |= {"generator": torch.get_rng_state()}
         try:
             checkpoint.save(folder, state, step=epoch + 1, keep=1)

@@ -91,6 +91,8 @@ def _found(path: Path) -> tuple[Path, Any]:
         if found is None:
             raise ValueError(f"{path}: no checkpoint there")
         path, state = found
+    if "network" in state:  # of a fine-tuning
+        state["args"] = state["network"]
     if "args" not in state or "net" not in state:
         raise ValueError(f"{path}: no checkpoint of train.py")
     return path, state
@@ -120,7 +122,7 @@ def _filled(build: Callable[[], Net], weights: Any, path: Path, prefix: str = ""
 
 
 def _words(args: dict[str, Any], state: Any, path: Path) -> str:
-    unit = "epochs of fine-tuning" if "settings" in state else "steps"
+    unit = "epochs of fine-tuning" if "network" in state else "steps"
     return f"{args['model']}, width {args['width']:g}, {state['step']} {unit}, {path}"
 
 

@@ -1,13 +1,13 @@
-"""The training objective: mean squared error on label values (TPAMI 2021), or cross-entropy."""
+"""The training objective: squared error of values (TPAMI 2021) or of points, or cross-entropy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from model.networks.heads import StatisticsHeads
+from model.networks.heads import GeometricHeads, StatisticsHeads
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,14 @@ class ClassificationLoss(StatisticsLoss):
         return total / (clips * max(1, len(columns)))
 
 
+@dataclass(frozen=True)
 class GeometricLoss(StatisticsLoss):
     """Squared distance from the meant points for `GeometricHeads`; means and weights as above.
 
     A label of 0 (no motion, under the `reference` rule) means nothing and adds nothing.
     """
+
+    heads: GeometricHeads
 
     def _family(self, predicted: Tensor, labels: Tensor, columns: list[int], clips: int) -> Tensor:
         parts = predicted.split([self.heads.outputs(column) for column in columns], dim=1)
@@ -72,7 +75,7 @@ class GeometricLoss(StatisticsLoss):
         return total / (clips * max(1, len(columns)))
 
 
-LOSSES = {  # as heads.HEADS
+LOSSES: dict[str, Callable[..., StatisticsLoss]] = {  # as heads.HEADS
     "regression": StatisticsLoss,
     "classification": ClassificationLoss,
     "geometric": GeometricLoss,

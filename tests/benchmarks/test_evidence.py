@@ -1,4 +1,4 @@
-"""The evidence: every variant judged, figures as the commands left them, nothing done twice."""
+"""The evidence: every network judged, figures as the commands left them, nothing done twice."""
 
 import json
 import re
@@ -6,19 +6,29 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import evidence
+from benchmarks.evidence import __main__ as evidence
+from benchmarks.evidence import plan, tables, work
 from dali_pipes.prepare.encode import write_video
+from dali_pipes.prepare.samples import MOTIONS
+from model.training import checkpoint
 from tests.faults.damage import moving
 
-TINY = ["--seeds", "1", "--steps", "1", "--width", "0.05", "--videos_per_class", "2"]
+TINY = ["--seeds", "1", "--steps", "2", "--width", "0.05", "--videos_per_class", "2", "--jobs", "2"]
+CLASSES = ("up", "left")
 
 
-def few_and_small(videos: Path, per_class: int, split: str, *, seed: int, height: int) -> None:
-    """In place of the sample videos: as many of each class, long enough for a clip."""
-    for motion in evidence.MOTIONS:
-        (videos / motion).mkdir(parents=True)
-        for number in range(per_class):
-            write_video(videos / motion / f"{number}.mp4", moving((48, 64), 56, seed=number))
+def few_and_small(args: object) -> list[work.Command]:
+    """In place of the sample videos: two classes, as long as a clip takes."""
+    for name in plan.VIDEOS:
+        for motion in CLASSES:
+            (args.out / name / motion).mkdir(parents=True, exist_ok=True)
+            for number in range(2):
+                video = args.out / name / motion / f"{number}.mp4"
+                write_video(video, moving((48, 64), 56, seed=number))
+    return [command for command in all_data(args) if "samples" not in command.words]
+
+
+all_data = plan.data
 
 
 @pytest.mark.timeout(900)
@@ -29,79 +39,128 @@ def test_evidence_is_what_the_commands_found_and_is_kept(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Two variants, end to end; then again, when there is nothing left to do."""
+    """A network of each kind, end to end; then again, when there is nothing left to do."""
+    networks = plan.NETWORKS
     if not whole:
-        monkeypatch.setattr(evidence, "MOTIONS", ("up", "left"))
-        monkeypatch.setattr(evidence, "write_samples", few_and_small)
-    variants = {"untrained": None, "from reels": evidence.PreTraining("tvl1", [])}
-    monkeypatch.setattr(evidence, "VARIANTS", variants)
+        networks = (plan.UNTRAINED, "geometric", plan.SUPERVISED)
+        monkeypatch.setattr(plan, "MOTIONS", CLASSES)
+        monkeypatch.setattr(plan, "data", few_and_small)
+        monkeypatch.setattr(plan, "JUDGES", ("textures",))
+        monkeypatch.setattr(plan, "VIDEOS", {"train": [], "textures": []})
+        for module in (plan, tables):
+            monkeypatch.setattr(module, "NETWORKS", networks)
+        monkeypatch.setattr(tables, "JUDGES", ("textures",))
+        monkeypatch.setattr(tables, "SHOWN", tables.SHOWN[:2])
     out = tmp_path / "out"
     arguments = [*TINY, "--out", str(out), "--results", str(tmp_path)]
     assert evidence.main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "[1 of 6]" in printed
-    found = {
-        (variant, task): json.loads((folder / task / "result.json").read_text())["result"][figure]
-        for variant in evidence.VARIANTS
-        for folder in [evidence.folder(out, variant, 0)]
-        for task, figure in evidence.TASKS.items()
-    }
-    row = json.loads((tmp_path / "evidence.jsonl").read_text())
-    assert {
-        (one["variant"], task): one[task] for one in row["results"] for task in evidence.TASKS
-    } == {key: pytest.approx(100 * value, abs=0.06) for key, value in found.items()}
+    todo = int(re.search(r"\[1 of (\d+)\]", printed).group(1))
+    assert printed.count(f" of {todo}") == todo
+
+    (line,) = (tmp_path / "evidence.jsonl").read_text().splitlines()
+    rows = {row["network"]: row for row in json.loads(line)["results"]}
+    assert tuple(rows) == networks
+    for network, row in rows.items():
+        place = plan.folder(out, network, 0)
+        for judge in tables.JUDGES:
+            found = json.loads((place / judge / "linear-probe" / "result.json").read_text())
+            for name, figure in [("probe", ""), ("probe, 1", ", 1 a class")]:
+                percent = 100 * found["result"][f"video accuracy{figure}"]
+                assert row[f"{judge}, {name}"] == pytest.approx(percent, abs=0.06)
+            found = json.loads((place / judge / "retrieval" / "result.json").read_text())
+            percent = 100 * found["result"]["top-1"]
+            assert row[f"{judge}, retrieval"] == pytest.approx(percent, abs=0.06)
+            kind = {plan.UNTRAINED: "untrained", plan.SUPERVISED: "1 epochs of fine-tuning"}
+            assert kind.get(network, "2 steps") in found["protocol"]["network"]
     assert (out / "evidence.md").read_text() in printed + "\n"
     assert (out / "evidence.png").stat().st_size > 5000
-    trained = evidence.checkpoint.newest(evidence.folder(out, "from reels", 0) / "models")
+    trained = checkpoint.newest(plan.folder(out, "geometric", 0) / "models")
     assert trained is not None
     assert trained[1]["args"]["size"] == 32  # the clips that the evidence speaks of
-    assert trained[1]["args"]["reels"] == str(out / "reels")
+    assert trained[1]["args"]["reels"] == str(out / "train-reels")
 
     files = {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}
     assert evidence.main(arguments) == 0
     assert not re.search(r"\[1 of", capsys.readouterr().out)
     assert files == {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}
 
-    assert evidence.main([*arguments, "--steps", "2"]) == 2
+    assert evidence.main([*arguments, "--steps", "3"]) == 2
     assert "other settings" in capsys.readouterr().err
 
 
-def test_labels_come_from_the_flow_that_the_variant_names(tmp_path: Path) -> None:
-    args = evidence.parse([*TINY, "--out", str(tmp_path)])
-    words = [command.words for command in evidence.commands(args)]
-    flows = [training.flow for training in evidence.VARIANTS.values() if training is not None]
-    trained = [" ".join(command) for command in words if "train.py" in command]
-    assert len(trained) == len(flows)
-    for command, flow in zip(trained, flows, strict=True):
-        from_videos = f"--videos {tmp_path / 'train'} --flow tvl1-fast"
-        assert (from_videos in command) == (flow == "tvl1-fast")
-        assert (f"--reels {tmp_path / 'reels'}" in command) == (flow == "tvl1")
+def test_every_network_learns_and_is_judged_by_what_it_should_be(tmp_path: Path) -> None:
+    args = evidence.parse([*TINY, "--out", str(tmp_path), "--videos_per_class", "20"])
+    trained = {}
+    for network in plan.NETWORKS:
+        commands = [" ".join(command.words) for command in plan.chain(args, network, 7)]
+        judging = [
+            command for command in commands if "--few" in command or " retrieval " in command
+        ]
+        assert len(judging) == 2 * len(plan.JUDGES)
+        trained[network] = " ".join(command for command in commands if command not in judging)
+        assert all("--seed 7" in command for command in commands)
+        reels = [re.search(r"--videos (\S+)", command).group(1) for command in judging]
+        assert reels == [str(tmp_path / f"{judge}-reels") for judge in plan.JUDGES for _ in (0, 1)]
+    assert trained[plan.UNTRAINED] == ""
+    assert "finetune --checkpoint random" in trained[plan.SUPERVISED]
+    assert "--no_flip" in trained[plan.SUPERVISED]
+    for network in plan.VARIANTS:
+        assert f"train.py --reels {tmp_path / 'train-reels'}" in trained[network]
+        assert ("--shuffle_labels" in trained[network]) == network.endswith("shuffled")
+        assert ("--app_flag 0,0,0,0" in trained[network]) == network.endswith("motion labels only")
+    seen = plan.epochs(evidence.parse(["--steps", "100"])) * 20 * len(MOTIONS)
+    assert seen == 100 * plan.BATCH
 
 
-def test_a_failing_command_ends_the_evidence(
+def test_a_failing_command_ends_the_evidence_once_the_others_are_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for split in evidence.SPLITS:
-        (tmp_path / split).mkdir()
-    failing = evidence.Command(["python", "-c", "raise SystemExit(3)"], lambda: False)
-    monkeypatch.setattr(evidence, "commands", lambda _: iter([failing]))
-    assert evidence.main([*TINY, "--out", str(tmp_path), "--results", str(tmp_path)]) == 1
-    assert "ended with status 3" in capsys.readouterr().err
+    def shell(words: str, done: Path) -> work.Command:
+        code = f"import pathlib, time; {words}; pathlib.Path({str(done)!r}).touch()"
+        return work.Command(["python", "-c", code], done.exists)
+
+    late, never = tmp_path / "late", tmp_path / "never"
+    chains = iter([
+        [shell("print('why'); raise SystemExit(3)", never)],
+        [shell("time.sleep(1)", late), shell("time.sleep(0)", never)],
+        [shell("time.sleep(0)", never)],
+    ])  # fmt: skip
+    monkeypatch.setattr(plan, "data", lambda _: [])
+    monkeypatch.setattr(plan, "NETWORKS", ("a", "b", "c"))
+    monkeypatch.setattr(plan, "chain", lambda *_: next(chains))
+    out = tmp_path / "out"
+    assert evidence.main([*TINY, "--out", str(out), "--results", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "ended with status 3" in error
+    assert f"see {out / 'a-0' / 'log.txt'}" in error
+    assert len(error.splitlines()) == 1
+    assert "why\n" in (out / "a-0" / "log.txt").read_text()
+    assert late.exists()
+    assert not never.exists()
     assert not (tmp_path / "evidence.jsonl").exists()
 
 
-def test_the_table_gives_mean_spread_and_ratio() -> None:
+def test_tables_give_mean_spread_ratio_and_the_share_of_the_gap() -> None:
+    bases = dict(zip(plan.NETWORKS, (10, 20, 35, 30, 25, 15, 10, 50), strict=True))
+    figures = [*tables.SHOWN, *(f"{judge}, probe, {n}" for judge in plan.JUDGES for n in plan.FEW)]
     rows = [
-        {"variant": variant, "seed": seed, "retrieval": base + seed, "linear-probe": 2.0 * base}
-        for variant, base in zip(
-            evidence.VARIANTS, (10.0, 20.0, 25.0, 30.0, 35.0, 40.0), strict=True
-        )
+        {"network": network, "seed": seed} | dict.fromkeys(figures, base + seed)
+        for network, base in bases.items()
         for seed in range(3)
     ]
-    lines = evidence.table(rows, 3).splitlines()
-    assert lines[2] == "| untrained | 11.0 ± 1.0 | 1.00 | 20.0 ± 0.0 | 1.00 |"
-    assert lines[5] == "| classification | 31.0 ± 1.0 | 2.82 | 60.0 ± 0.0 | 3.00 |"
-    assert "chance is 12.5 %" in lines[-1]
+    lines = tables.report(rows, 3).splitlines()
+    assert lines[2].startswith("| untrained | 11.0 ± 1.0 | 11.0 ± 1.0 |")
+    assert lines[4].startswith("| classification | 36.0 ± 1.0 (3.27) |")
+    gap = lines.index(next(line for line in lines if line.startswith("| of the gap")))
+    assert lines[gap + 2].startswith("| regression | 25 | 25 | 25 | 25 |")
+    assert lines[gap + 3].startswith("| classification | 62 |")
+    assert lines[gap + 7].startswith("| geometric, labels shuffled | 0 |")
+    assert len(lines[gap + 8]) == 0  # neither end of the gap is a part of it
+    assert "chance is 12.5 %" in lines[-1].lower()
+    assert tables.share(rows, "regression", "textures, probe") == 0.25
+    flat = [row | {"textures, probe": 5.0} for row in rows]
+    assert tables.share(flat, "regression", "textures, probe") is None
 
 
 @pytest.mark.parametrize("flag", ["--seeds=0", "--steps=x"])

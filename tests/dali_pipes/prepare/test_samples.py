@@ -48,6 +48,16 @@ def test_same_arguments_same_frames() -> None:
         assert (next(render(*other)) != first).mean() > 0.5
 
 
+def test_faster_shapes_look_alike_and_go_further() -> None:
+    slow, fast = (list(render("right", 3, speed=speed)) for speed in (1, 2.5))
+    assert (slow[0] != fast[0]).mean() < 0.5  # places differ by the first frame's step
+    gray = [[cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames[20:22]] for frames in (slow, fast)]
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    u = [dis.calc(*pair, None)[..., 0] for pair in gray]
+    u = [np.median(of[of > 0.8]) for of in u]
+    assert u[1] / u[0] == pytest.approx(2.5, rel=0.3)
+
+
 def test_splits_share_no_hue() -> None:
     def hues(split: str) -> np.ndarray:  # of clearly coloured pixels, in steps of 60 degrees
         total = np.zeros(6)

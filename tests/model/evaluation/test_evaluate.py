@@ -13,11 +13,14 @@ import torch
 import train
 from dali_pipes.prepare.__main__ import main as prepare
 from dali_pipes.prepare.encode import write_video
+from kernels.labels.schema import LABELS
 from model import BACKBONES, evaluate
 from model.evaluation import videos as videos_module
 from model.evaluation.features import FeatureCache
-from model.evaluation.network import load
-from model.networks.heads import StatisticsHeads, StatisticsNet
+from model.evaluation.network import load, load_with_heads
+from model.networks.build import statistics_net
+from model.networks.heads import HEADS, StatisticsHeads, StatisticsNet
+from model.training import checkpoint
 from tests.model.networks.test_zoo import published_weights
 
 COLOURS = {"blue": (40, 40, 200), "green": (40, 200, 40), "red": (200, 40, 40)}
@@ -91,8 +94,11 @@ def test_reels_are_judged_as_their_videos_are(videos: Path, tmp_path: Path) -> N
 
 
 def test_linear_probe(videos: Path, out: Path) -> None:
-    result = run("linear-probe", videos, out)
-    assert result["result"] == {"clip accuracy": 1.0, "video accuracy": 1.0}
+    result = run("linear-probe", videos, out, "--few", "1", "3")
+    figures = dict.fromkeys(("clip accuracy", "video accuracy", "video accuracy, 3 a class"), 1.0)
+    one = result["result"].pop("video accuracy, 1 a class")
+    assert 1 / 3 < one <= 1
+    assert result["result"] == figures
     assert result["per_class"] == dict.fromkeys(COLOURS, 1.0)
 
 
@@ -167,17 +173,23 @@ def test_finetune_learns_and_resumes(
         if isinstance(value, torch.Tensor):
             torch.testing.assert_close(two[name], value)
 
-    # It is no checkpoint for anything else, and a strange one none for this.
+    # Other tasks can judge the network; it is no checkpoint of train.py, and a strange one none for
+    # this.
+    judged = run("retrieval", videos, tmp_path, "--width", "1", checkpoint=str(last[0].parent))
+    assert judged["protocol"]["network"].startswith("c3d, width 0.1, 5 epochs of fine-tuning, ")
+    assert judged["result"]["top-1"] == 1
+    network = load(str(last[0]), "r3d", 1, 0)
+    assert network.clips == {"clip_len": 8, "size": 32, "resize": (32, 40), "stride": 1}
+    for name, weight in network.backbone.named_parameters():
+        assert torch.equal(weight, one[f"backbone.{name}"])
     capsys.readouterr()
     places = ["--model_save_dir", str(tmp_path / "saved"), "--log_dir", str(tmp_path / "logs")]
     assert train.main(["--videos", str(videos), *places, "--resume", str(last[0])]) == 2
-    assert code("retrieval", videos, tmp_path, checkpoint=str(last[0])) == 2
     torch.save(torch.load(last[1], weights_only=True) | {"generator": 5}, last[1])
     assert code("finetune", videos, tmp_path / "cut", *flags) == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(": ", 1)[1].split(" (")[0] for line in lines] == [
         f"{last[0]}: args is missing or not what train.py writes",
-        f"{last[0]}: no checkpoint of train.py",
         f"{last[1]}: generator does not fit",
     ]
 
@@ -369,6 +381,25 @@ def test_checkpoints_of_train_bring_their_clips(videos: Path, tmp_path: Path) ->
     protocol = json.loads((tmp_path / "out" / "result.json").read_text())["protocol"]
     assert protocol["network"].startswith("r3d, width 0.05, 7 steps")
     assert "6 frames (every 2.), resized to 30x36, centre crop 24" in protocol["clips"]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_checkpoint_brings_its_heads(head: str, tmp_path: Path) -> None:
+    args = {
+        "model": "c3d", "width": 0.05, "head": head, "motion_flag": (1, 1, 1, 1),
+        "app_flag": (0, 1, 0, 1), "clip_len": 8, "size": 24, "resize": (30, 36), "stride": 2,
+        "labels": "corrected",
+    }  # fmt: skip
+    parts = ("model", "width", "head", "motion_flag", "app_flag", "clip_len")
+    net = statistics_net(*(args[name] for name in parts)).eval()
+    checkpoint.save(tmp_path, {"args": args, "net": net.state_dict(), "step": 7}, 7, keep=1)
+    found = load_with_heads(tmp_path).net
+    clips = torch.randint(0, 256, (3, 8, 24, 24, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        labels, wanted = (one.heads.labels(torch.cat(one.eval()(clips), 1)) for one in (found, net))
+    assert torch.equal(labels, wanted)
+    most = torch.tensor([label.classes(8) for label in LABELS])
+    assert ((labels >= 1) & (labels <= most))[:, net.heads.columns].all()
 
 
 def test_published_checkpoints_are_recognised(tmp_path: Path) -> None:

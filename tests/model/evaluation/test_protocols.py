@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.evaluation.classify import linear_probe, score
+from model.evaluation import classify
+from model.evaluation.classify import Scores, few, linear_probe, score
 from model.evaluation.retrieval import retrieve
 from model.evaluation.scenes import leave_one_out
 from model.evaluation.similarity import DISTANCES, cross_validate, describe_pairs, distances
@@ -104,6 +105,31 @@ def test_linear_probe_learns_what_is_linear_and_nothing_else() -> None:
     assert chance.video_accuracy < 0.6
     with pytest.raises(ValueError, match="two classes"):
         linear_probe(clips[:20], classes[:20], clips[test], classes[test], 4)
+
+
+def test_few_learns_from_so_many_videos_of_each_class() -> None:
+    rng = np.random.default_rng(5)
+    features, classes = clusters(rng, 20, 4, 16, noise=1.5)
+    clips = features[:, None] + 0.1 * rng.standard_normal((80, 3, 16)).astype(np.float32)
+    order = rng.permutation(80)
+    sides = [(clips[half], classes[half]) for half in (order[:50], order[50:])]
+    seen = []
+
+    def probe(train: np.ndarray, train_classes: np.ndarray, *more: object) -> Scores:
+        seen.append(train_classes)
+        return linear_probe(train, train_classes, *more)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(classify, "linear_probe", probe)
+        accuracies = [few(*sides[0], *sides[1], 4, count) for count in (1, 5, 99)]
+    draws = [seen[: len(seen) // 3], seen[len(seen) // 3 : 2 * len(seen) // 3]]
+    for count, drawn in zip((1, 5), draws, strict=True):
+        assert len(drawn) == classify.DRAWS
+        assert all((np.bincount(one, minlength=4) == count).all() for one in drawn)
+    assert accuracies[0] < accuracies[1] <= accuracies[2] + 0.1
+    whole = linear_probe(*sides[0], *sides[1], 4).video_accuracy
+    assert accuracies[2] == pytest.approx(whole, abs=0.05)  # all there are, in another order
+    assert few(*sides[0], *sides[1], 4, 1) == accuracies[0]  # the same draws again
 
 
 # Scenes

@@ -3,11 +3,18 @@
 import pytest
 import torch
 
-from kernels.labels.schema import NAMES
+from kernels.labels.schema import LABELS, NAMES
 from model import BACKBONES
 from model.networks.backbone import Pixels
 from model.networks.c3d import C3D
-from model.networks.heads import ClassificationHeads, StatisticsHeads, StatisticsNet, label_columns
+from model.networks.heads import (
+    ClassificationHeads,
+    GeometricHeads,
+    StatisticsHeads,
+    StatisticsNet,
+    label_columns,
+)
+from model.training.loss import GeometricLoss
 
 
 def frames(n: int = 2, t: int = 16, s: int = 112) -> torch.Tensor:
@@ -110,6 +117,34 @@ def test_classification_heads_name_the_likeliest_value_of_each_label(clip_len: i
     labels = heads.labels(predicted)
     assert torch.equal(labels[:, heads.columns], wanted)
     assert labels.count_nonzero() == 3 * 7  # other labels: not learned
+
+
+@pytest.mark.parametrize("clip_len", [16, 2])
+def test_geometric_heads_name_the_value_whose_point_is_nearest(clip_len: int) -> None:
+    heads = GeometricHeads(4, (1, 0, 0, 1), (0, 0, 0, 1), clip_len)
+    motion, app = heads(torch.zeros(3, 4))
+    assert (motion.shape, app.shape) == ((3, 2 + 2 + 2 + 2 + 1 + 1), (3, 3))
+    wanted = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [3, 8, 16, 2, 7, 5, 6], [9, 4, 2, 7, 15, 1, 8]])
+    most = [LABELS[column].classes(clip_len) for column in heads.columns]
+    wanted = wanted.minimum(torch.tensor(most))
+    meant = [
+        heads.points(column, wanted.device)[wanted[:, i] - 1]
+        for i, column in enumerate(heads.columns)
+    ]
+    predicted = torch.cat(meant, dim=1)
+    for near in (predicted, 0.95 * predicted, predicted + 0.05):
+        assert torch.equal(heads.values(near), wanted)
+    assert torch.equal(heads.labels(predicted)[:, heads.columns], wanted)
+    assert set(heads.labels(predicted * torch.nan)[:, heads.columns].flatten().tolist()) == {1}
+
+
+def test_points_asked_for_while_nothing_is_learned_can_be_learned_from() -> None:
+    heads = GeometricHeads(4, clip_len=37)
+    with torch.inference_mode():
+        heads.values(torch.cat(heads(torch.zeros(1, 4)), dim=1))
+    motion, app = heads(torch.ones(2, 4))
+    sum(GeometricLoss(heads)(motion, app, torch.ones(2, 27, dtype=torch.int64), 2)).backward()
+    assert heads.motion.weight.grad.abs().sum() > 0
 
 
 def test_regression_heads_round_to_the_nearest_value_there_is() -> None:

@@ -4,9 +4,15 @@ import numpy as np
 import torch
 
 import kernels.labels.schema as schema
+from kernels.labels.meaning import points
 from kernels.labels.schema import APPEARANCE, MOTION
-from model.networks.heads import ClassificationHeads, StatisticsHeads
-from model.training.loss import ClassificationLoss, StatisticsLoss, absolute_errors
+from model.networks.heads import ClassificationHeads, GeometricHeads, StatisticsHeads
+from model.training.loss import (
+    ClassificationLoss,
+    GeometricLoss,
+    StatisticsLoss,
+    absolute_errors,
+)
 
 RNG = np.random.default_rng(3)
 LABELS = RNG.integers(1, 9, (6, 27))
@@ -78,3 +84,28 @@ def test_classification_is_the_mean_log_probability_of_the_true_values() -> None
     none = ClassificationLoss(ClassificationHeads(1, (0, 0, 0, 0)))
     app = np.hstack(logits_of(none.heads, none.heads.app_columns))
     assert loss(none, np.zeros((6, 0), np.float32), app, labels, 6)[0] == 0
+
+
+def test_geometric_is_the_mean_squared_distance_from_the_meant_points() -> None:
+    heads = GeometricHeads(1, (1, 0, 1, 1), (0, 1, 0, 1), clip_len=12)
+    counts = np.array([label.classes(12) for label in schema.LABELS])
+    labels = RNG.integers(1, counts + 1, (6, 27))
+    labels[2, 0] = 0  # no motion under the reference rule
+    predicted, expected = [], []
+    for columns, weight in [(heads.motion_columns, 1.0), (heads.app_columns, 0.1)]:
+        parts = [RNG.normal(size=(6, points(c, 12).shape[1])).astype(np.float32) for c in columns]
+        squares = [
+            ((part[n] - points(c, 12)[labels[n, c] - 1]) ** 2).sum()
+            for c, part in zip(columns, parts, strict=True)
+            for n in range(6)
+            if labels[n, c] > 0
+        ]
+        predicted.append(np.hstack(parts))
+        expected.append(weight * np.sum(squares) / (6 * len(columns)))
+    np.testing.assert_allclose(
+        loss(GeometricLoss(heads), *predicted, labels, 6), expected, rtol=1e-5
+    )
+    predicted[0][2, 0] = np.nan  # shows, though its label means nothing
+    assert np.isnan(loss(GeometricLoss(heads), *predicted, labels, 6)[0])
+    none = GeometricLoss(GeometricHeads(1, (0, 0, 0, 0), (0, 1, 0, 1), clip_len=12))
+    assert loss(none, np.zeros((6, 0), np.float32), predicted[1], labels, 6)[0] == 0
