@@ -32,11 +32,10 @@ from dali_pipes.lock import locked
 from dali_pipes.pipelines.running import LoaderStopped
 from dali_pipes.sources import open_source, split
 from dali_pipes.terminal import accept_all_names, ended
-from kernels.labels.difficulty import motion_confidence
 from kernels.labels.schema import NAMES
 from kernels.stages import Clock
 from model.networks.build import check_clips_fit, check_width
-from model.training import checkpoint, curriculum
+from model.training import checkpoint
 from model.training.distributed import NoDevice, Ranks, joined
 from model.training.learner import Learner, Queued, make_learner, train_step
 from model.training.options import common, parse, plain
@@ -64,10 +63,13 @@ class Stop(Exception):
 class Loaded:
     """A batch, or None after a request to stop, and when it came (time.perf_counter)."""
 
-    batch: ClipBatch | None  # what the curriculum takes of it
-    clips: int  # all that were loaded
+    batch: ClipBatch | None
     began: float
     waited: float  # seconds
+
+    @property
+    def clips(self) -> int:
+        return 0 if self.batch is None else len(self.batch)
 
 
 @dataclass(frozen=True)
@@ -108,14 +110,6 @@ class Run(Learner):
     def steps(self) -> int:
         """Optimiser steps done, as far as is known."""
         return self.step + sum(one.queued.may_count for one in self.unread)
-
-    @property
-    def progress(self) -> float:
-        """The part of the training that is done, from 0 to about 1."""
-        args = self.args
-        if args.steps is not None:
-            return self.steps / args.steps
-        return self.loader.consumed / (args.epoch_num * self.loader.clips_per_epoch)
 
     @property
     def finished(self) -> bool:
@@ -289,24 +283,13 @@ def train(run: Run, stop: list[str]) -> None:
 
 
 def load(run: Run, stop: list[str]) -> Loaded:
-    """The next batch, of which the curriculum may take only a part."""
+    """The next batch."""
     began = time.perf_counter()
     batch = next_batch(run.loader, stop)
     waited = time.perf_counter() - began
-    clips = 0 if batch is None else len(batch)
-    if run.args.curriculum and batch is not None:
-        batch = clear_clips(run, batch)
     if run.args.shuffle_labels and batch is not None:
         batch = replace(batch, labels=batch.labels.roll(1, dims=0))
-    return Loaded(batch, clips, began, waited)
-
-
-def clear_clips(run: Run, batch: ClipBatch) -> ClipBatch:
-    """What the curriculum takes of a batch: the clips with the clearest motion labels."""
-    count = curriculum.kept(len(batch), run.args.curriculum, run.progress)
-    if count == len(batch):
-        return batch
-    return batch.clips(curriculum.clearest(motion_confidence(batch.flow), count))
+    return Loaded(batch, began, waited)
 
 
 @dataclass(frozen=True)
@@ -322,10 +305,9 @@ class Agreed:
 def agree(run: Run, loaded: Loaded, stop: list[str]) -> Agreed:
     """All that the processes must agree on, and the losses of the step that is to be read next, in
     one exchange. Skipped files are written down."""
-    here = 0 if loaded.batch is None else len(loaded.batch)
     overdue = run.ranks.first and time.monotonic() - run.saved_at >= 60 * run.args.save_minutes
     read = run.unread.popleft() if len(run.unread) > run.ahead else None
-    votes = torch.tensor([here, not here, overdue, bool(stop), len(run.skips)])
+    votes = torch.tensor([loaded.clips, not loaded.clips, overdue, bool(stop), len(run.skips)])
     shares = read.queued.shares() if read else torch.empty(0)
     clips, without_clips, save_now, stop_now, skips, *losses = sums(run, torch.cat([votes, shares]))
     if read:

@@ -21,7 +21,6 @@ import train
 from dali_pipes import ClipBatch
 from dali_pipes.decoding.opening import BadVideo
 from dali_pipes.sources import Synthetic, split
-from kernels.labels.difficulty import motion_confidence
 from kernels.labels.schema import NAMES
 from model.networks.build import statistics_net
 from model.networks.heads import StatisticsNet
@@ -157,13 +156,12 @@ def test_times_of_the_stages_are_in_every_step_and_summed_up(
         return result
 
     monkeypatch.setattr(train, "train_step", slow)
-    assert run("--steps 5 --bs 4 --curriculum 0.5 --device cpu") == 0
+    assert run("--steps 5 --bs 4 --device cpu") == 0
     found = events(tmp_path / "a")
     names = {tag for tag in found.Tags()["scalars"] if tag.startswith("ms_a_clip/")}
     stages = {tag: [event.value for event in found.Scalars(tag)] for tag in names}
     assert {tag.split("/")[1] for tag in names} == {"waiting", "decode", "flow", "labels", "step"}
     assert all(len(values) == 5 and min(values) > 0 for values in stages.values())
-    # 4 clips were loaded, however many of them the curriculum takes.
     np.testing.assert_allclose(stages["ms_a_clip/step"], np.array(steps_ms) / 4, rtol=0.3)
     out = capsys.readouterr().out
     means = ", ".join(
@@ -352,28 +350,6 @@ def test_shuffled_labels_are_those_of_other_clips_of_the_batch(
     with pytest.raises(SystemExit):
         run("--bs 1 --shuffle_labels")
     assert "--shuffle_labels needs batches of two clips" in capsys.readouterr().err
-
-
-def test_curriculum_takes_the_clearest_clips_first_and_all_in_the_end(
-    run: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, seen = train.clear_clips, []
-
-    def clear_clips(state: train.Run, batch: train.ClipBatch) -> train.ClipBatch:
-        chosen = real(state, batch)
-        seen.append((batch, chosen))
-        return chosen
-
-    monkeypatch.setattr(train, "clear_clips", clear_clips)
-    assert run("--steps 4 --bs 4 --curriculum 0.5") == 0
-    assert [len(chosen) for _, chosen in seen] == [2, 3, 4, 4]
-    for batch, chosen in seen:
-        confidence = motion_confidence(batch.flow)
-        taken = torch.isin(confidence, motion_confidence(chosen.flow))
-        assert taken.sum() == len(chosen)
-        assert len(chosen) == 4 or confidence[taken].min() >= confidence[~taken].max()
-        assert torch.equal(chosen.frames, batch.frames[taken])
-        assert torch.equal(chosen.labels, batch.labels[taken])
 
 
 def test_held_out_videos_are_measured_beside_chance(run: Train, tmp_path: Path) -> None:

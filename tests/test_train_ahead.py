@@ -58,7 +58,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-FLAGS = "--bs 2 --curriculum 0.5"  # 3 steps an epoch
+FLAGS = "--bs 2"  # 3 steps an epoch
 
 
 def test_losses_are_read_once_the_next_step_is_queued(

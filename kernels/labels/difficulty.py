@@ -1,7 +1,7 @@
 """How clear a clip's motion labels are: the margin of the largest block over the second.
 
-A clip whose motion boundaries are spread evenly has labels that chance decides: it is a hard clip.
-The TPAMI paper names a curriculum, but its details could not be checked; this measure is ours.
+A clip whose motion boundaries are spread evenly has labels that chance decides: the measure is
+ours.
 """
 
 from functools import cache
@@ -27,11 +27,6 @@ def position_margins(flow: Tensor) -> Tensor:
         largest, second = blocks[..., pattern].topk(2, dim=-1).values.unbind(-1)
         margins.append((largest - second) / largest.clamp(min=torch.finfo(largest.dtype).tiny))
     return torch.stack(margins, dim=-1)
-
-
-def motion_confidence(flow: Tensor) -> Tensor:
-    """How clear a clip is: float32 [N] in 0..1, the mean of its `position_margins`."""
-    return position_margins(flow).mean(dim=(1, 2))
 
 
 def _boundaries(flow: Tensor) -> tuple[Tensor, Tensor]:

@@ -137,9 +137,6 @@ def _parser(add_flow: AddFlow) -> argparse.ArgumentParser:
         help="weight of the motion loss")
     group.add_argument("--app_w", type=not_negative, default=0.1, metavar="WEIGHT",
         help="weight of the appearance loss")
-    group.add_argument("--curriculum", type=part, metavar="SHARE",
-        help="learn from the SHARE of each batch with the clearest motion labels at first, from "
-        "all clips from the middle of the training on (default: all from the start)")
     group.add_argument("--momentum", type=not_negative, default=0.9, help="momentum of SGD")
     group.add_argument("--wd", type=not_negative, default=5e-3, metavar="DECAY",
         help="weight decay")
@@ -219,6 +216,8 @@ def common(args: argparse.Namespace) -> dict[str, str]:
 
 def check_same_run(args: argparse.Namespace, saved: dict[str, Any]) -> None:
     """Raise ValueError if a run with the options `saved` cannot be continued with `args`."""
+    if saved.get("curriculum"):
+        raise ValueError("the checkpoint was made with --curriculum, which is no more; start anew")
     for name, value in plain(args).items():
         if name not in _FREE and name in saved and saved[name] != value:
             raise ValueError(

@@ -7,7 +7,7 @@ import torch
 from dali_pipes.browsing.suspicion import KINDS, POSITIONS, Scene, suspicions, twins
 from kernels.flow.code import encode
 from kernels.labels import clip_labels
-from kernels.labels.difficulty import motion_confidence, position_margins
+from kernels.labels.difficulty import position_margins
 from kernels.labels.partitions import PATTERN_SLICES, partition
 from kernels.labels.schema import INDEX
 from tests.dali_pipes.browsing.conftest import moving, noise
@@ -88,9 +88,6 @@ def test_margins_are_those_of_the_blocks() -> None:
                 (largest - second) / largest, abs=1e-4
             )
             assert int(np.argmax(means)) + 1 == labels[n, INDEX[name]]
-    assert motion_confidence(torch.from_numpy(coded)).numpy() == pytest.approx(
-        margins.mean(axis=(1, 2))
-    )
 
 
 def test_twins_are_of_other_videos_and_not_blank() -> None:

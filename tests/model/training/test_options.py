@@ -128,3 +128,6 @@ def test_a_resumed_run_may_change_its_length_but_not_its_learning_rate() -> None
         check_same_run(parse(add_flow, [*flags, "--lr", "1e-3"]), saved)
     with pytest.raises(ValueError, match=r"--motion_flag 1,0,0,1, not 1,1,1,1"):
         check_same_run(parse(add_flow, ["--videos", "v"]), saved)
+    check_same_run(parse(add_flow, flags), saved | {"curriculum": None})  # before there was none
+    with pytest.raises(ValueError, match="--curriculum, which is no more"):
+        check_same_run(parse(add_flow, flags), saved | {"curriculum": 0.5})
