@@ -60,7 +60,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="videos, checkpoints, features and results; an interrupted run goes on here")
     parser.add_argument("--seeds", type=whole(1), default=3, metavar="N",
         help="times that everything is done, with other weights, clips and splits")
-    parser.add_argument("--steps", type=whole(1), default=800, metavar="N",
+    parser.add_argument("--steps", type=whole(1), default=480, metavar="N",
         help="optimiser steps of each pre-training")
     parser.add_argument("--model", default="c3d", help="backbone")
     parser.add_argument("--width", type=positive, default=0.125, metavar="FACTOR",

@@ -39,16 +39,14 @@ TASKS = {  # the flags of each, and its figures by their names here
 }
 
 UNTRAINED, SUPERVISED = "untrained", "supervised"
+BEST = ["--head", "classification", "--lr", "0.1"]  # of the heads; what the controls are of
 VARIANTS: dict[str, list[str]] = {  # of pre-training: flags of train.py
     "regression": ["--head", "regression", "--lr", "0.005"],
-    "classification": ["--head", "classification", "--lr", "0.1"],
-    "geometric": ["--head", "geometric", "--lr", "0.05"],
-}
-GEOMETRIC = VARIANTS["geometric"]
-VARIANTS |= {
-    "geometric, motion labels only": [*GEOMETRIC, "--app_flag", NO_LABELS],
-    "geometric, appearance labels only": [*GEOMETRIC, "--motion_flag", NO_LABELS, "--app_w", "1"],
-    "geometric, labels shuffled": [*GEOMETRIC, "--shuffle_labels"],
+    "geometric": ["--head", "geometric", "--lr", "0.02"],
+    "classification": BEST,
+    "motion labels only": [*BEST, "--app_flag", NO_LABELS],
+    "appearance labels only": [*BEST, "--motion_flag", NO_LABELS, "--app_w", "1"],
+    "labels shuffled": [*BEST, "--shuffle_labels"],
 }
 LEARNING_THE_CLASSES = ["--lr", "0.05", "--wd", "5e-4", "--dropout", "0", "--no_flip"]
 NETWORKS = (UNTRAINED, *VARIANTS, SUPERVISED)
