@@ -283,7 +283,7 @@ def train(run: Run, stop: list[str]) -> None:
 
 
 def load(run: Run, stop: list[str]) -> Loaded:
-    """The next batch."""
+    """The next batch, its labels those of other clips if that is wanted."""
     began = time.perf_counter()
     batch = next_batch(run.loader, stop)
     waited = time.perf_counter() - began

@@ -131,9 +131,8 @@ def run_linear_probe(work: Work) -> Outcome:
         train=f"{len(train_set.paths)} videos",
         test=f"{len(test_set.paths)} videos; a video's score is the mean of its clips' softmax",
     )
-    figures = {}
-    for count in work.args.few:
-        scores = few(
+    figures = {
+        f"video accuracy, {count} a class": few(
             train_set.table["clips"],
             train_set.classes,
             test_set.table["clips"],
@@ -143,15 +142,12 @@ def run_linear_probe(work: Work) -> Outcome:
             work.args.strength,
             work.args.seed,
         )
-        figures[f"video accuracy, {count} a class"] = scores
+        for count in work.args.few
+    }
     if figures:
         protocol["few"] = f"mean over {DRAWS} draws of so many training videos of each class"
     total = len(train_set.paths) + len(test_set.paths)
     return classified(work, result, protocol, names, total, figures)
-
-
-# What must be the same for a fine-tuning to go on.
-FINETUNING = ("epochs", "lr", "wd", "dropout", "bs", "seed", "no_flip")
 
 
 def run_finetune(work: Work) -> Outcome:
@@ -166,8 +162,10 @@ def run_finetune(work: Work) -> Outcome:
         "network": cache_key(work.backbone, {}),
         "split": split.name,
         "precision": work.precision.name,
-        **{name: getattr(args, name) for name in FINETUNING},
+        **{name: getattr(args, name) for name in ("epochs", "lr", "wd", "dropout", "bs", "seed")},
     }
+    if args.no_flip:
+        settings["flips"] = False
     train(
         net,
         loader,

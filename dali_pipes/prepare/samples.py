@@ -276,6 +276,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the command; the exit status."""
+    if args.videos_per_class < 1:
+        raise BadInput(f"--videos-per-class must be at least 1, got {args.videos_per_class}")
+    if args.height < 24 or args.height % 6:  # sides of video are even
+        raise BadInput(f"--height must be a multiple of 6 from 24 on, got {args.height}")
+    if not 0 < args.speed <= 10:
+        raise BadInput(f"--speed must lie above 0, up to 10, got {args.speed:g}")
     chosen = (args.split, args.seed, args.height, args.speed)
     try:
         videos = write_samples(args.out, args.videos_per_class, *chosen)

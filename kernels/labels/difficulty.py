@@ -1,7 +1,6 @@
 """How clear a clip's motion labels are: the margin of the largest block over the second.
 
-A clip whose motion boundaries are spread evenly has labels that chance decides: the measure is
-ours.
+A clip whose motion boundaries are spread evenly has labels that chance decides.
 """
 
 from functools import cache

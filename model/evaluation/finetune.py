@@ -64,8 +64,8 @@ def train(
 
     `classes` int64 [V] gives each video's class. A checkpoint in `folder` after every epoch lets
     an interrupted training continue; one of other `settings` is a ValueError. It says by `network`
-    which one it has, for other tasks. Raises NotFinite where the loss or
-    the weights are no longer finite.
+    which one it holds, for other tasks. Raises NotFinite where the loss or the weights are no
+    longer finite.
     """
     device = next(net.parameters()).device
     classes = classes.to(device)

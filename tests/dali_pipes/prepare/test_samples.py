@@ -96,3 +96,15 @@ def test_command_writes_both_codecs_with_b_frames(tmp_path: Path, capsys) -> Non
         assert again.read_bytes() == path.read_bytes()
     assert main(command) == 2  # never writes over what is there
     assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flag", ["--height=121", "--height=18", "--speed=0", "--speed=nan", "--videos-per-class=0"]
+)
+def test_bad_flags_are_one_line(
+    flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["samples", "--out", str(tmp_path / "samples"), flag]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert flag.partition("=")[0] in line
+    assert not any(tmp_path.iterdir())
