@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from benchmarks import timing
@@ -27,12 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         claim(args)
         data = plan.data(args)
+        Hands(data).chain(data)
         runs = [(network, seed) for seed in range(args.seeds) for network in plan.NETWORKS]
         chains = [plan.chain(args, *run) for run in runs]
-        hands = Hands([*data, *(command for chain in chains for command in chain)])
-        hands.chain(data)
         logs = [plan.folder(args.out, *run) / "log.txt" for run in runs]
-        hands.chains(chains, logs, args.jobs)
+        Hands(list(chain.from_iterable(chains))).chains(chains, logs, args.jobs)
     except ValueError as error:
         return ended(2, f"evidence: {error}")
     except (Failed, OSError) as error:

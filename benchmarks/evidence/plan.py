@@ -2,7 +2,8 @@
 
 A class of the sample videos is a motion and nothing else. The videos that judge differ from those
 trained on in one thing each: `textures` shares no kind of texture and no hue with them, in `speeds`
-the shapes move 2.5 times as fast, so that no video's fastest frame was ever as slow.
+shapes move 2.5 times as fast, at their fastest 6 to 15 pixels a frame of height 240 instead of 2.5
+to 6.
 """
 
 from argparse import Namespace
