@@ -33,6 +33,8 @@ MEASURED = frozenset((
     "bytes_per_frame", "bytes_with_flow", "cold_clips_per_s", "cold_iqr_percent",
     "disk_kb_per_clip", "error", "psnr_db", "counting_seconds",
     "retrieval", "linear-probe", "chosen", "compile_seconds", "host_ms", "ms",
+    *(f"{judge}, {figure}" for judge in ("textures", "speeds")
+        for figure in ("retrieval", "probe", "probe, 1", "probe, 2", "probe, 5")),
 ))
 # fmt: on
 

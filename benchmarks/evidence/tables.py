@@ -94,7 +94,7 @@ def picture(rows: Sequence[Row]) -> Figure:
         axes.tick_params(labelleft=place == 0)
         axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    fewer = below.subplots(1, len(JUDGES), sharey=True)
+    fewer = below.subplots(1, len(JUDGES), sharey=True, squeeze=False)[0]
     for axes, judge in zip(fewer, JUDGES, strict=True):
         names = [*FEW, "all"]
         for network in NETWORKS:

@@ -34,7 +34,7 @@ class Backbone(nn.Module):
     stages: tuple[str, ...]
     channels: int
 
-    def __init__(self, width: float) -> None:
+    def __init__(self, width: float = 1.0) -> None:
         super().__init__()
         self.width = width
         self.pixels = Pixels()
