@@ -71,7 +71,8 @@ def test_evidence_is_what_the_commands_found_and_is_kept(
             found = json.loads((place / judge / "retrieval" / "result.json").read_text())
             percent = 100 * found["result"]["top-1"]
             assert row[f"{judge}, retrieval"] == pytest.approx(percent, abs=0.06)
-            kind = {plan.UNTRAINED: "untrained", plan.SUPERVISED: "1 epochs of fine-tuning"}
+            epochs = f"{plan.epochs(evidence.parse(arguments))} epochs of fine-tuning"
+            kind = {plan.UNTRAINED: "untrained", plan.SUPERVISED: epochs}
             assert kind.get(network, "2 steps") in found["protocol"]["network"]
     assert (out / "evidence.md").read_text() in printed + "\n"
     assert (out / "evidence.png").stat().st_size > 5000
