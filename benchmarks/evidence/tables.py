@@ -34,10 +34,14 @@ def collect(args: Namespace) -> list[Row]:
 
 def report(rows: Sequence[Row], seeds: int) -> str:
     """All tables in Markdown, and what their figures are."""
-    few = [[f"{judge}, probe, {n}" for n in FEW] + [f"{judge}, probe"] for judge in JUDGES]
     note = f"In %, mean ± standard deviation of {seeds} seeds; in brackets times untrained."
-    tables = [table(rows, SHOWN), closed(rows), *(table(rows, figures) for figures in few)]
+    tables = [table(rows, SHOWN), closed(rows), *(table(rows, probes(judge)) for judge in JUDGES)]
     return "\n\n".join([*tables, f"{note} Chance is {CHANCE:.1f} %."])
+
+
+def probes(judge: str) -> list[str]:
+    """The figures of probes on few and on all videos of a class."""
+    return [*(f"{judge}, probe, {n}" for n in FEW), f"{judge}, probe"]
 
 
 def table(rows: Sequence[Row], figures: Sequence[str]) -> str:
@@ -98,8 +102,8 @@ def picture(rows: Sequence[Row]) -> Figure:
     for axes, judge in zip(fewer, JUDGES, strict=True):
         names = [*FEW, "all"]
         for network in NETWORKS:
-            figures = [*(f"{judge}, probe, {n}" for n in FEW), f"{judge}, probe"]
-            axes.plot(names, [mean(of(rows, network, one)) for one in figures], ".-", label=network)
+            means = [mean(of(rows, network, figure)) for figure in probes(judge)]
+            axes.plot(names, means, ".-", label=network)
         axes.axhline(CHANCE, color="#c53030", linestyle=":")
         axes.set(xlabel="labelled videos of a class", title=judge)
         axes.spines[["top", "right"]].set_visible(False)

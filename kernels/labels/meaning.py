@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.labels.partitions import PATTERN_SLICES, partition
+from kernels.labels.partitions import BLOCKS, PATTERN_SLICES, partition
 from kernels.labels.schema import LABELS, REFERENCE_CLIP_LEN, REFERENCE_SIZE, Label
 from kernels.labels.words import octant_rgb
 
@@ -55,7 +55,7 @@ def _blocks(pattern: int) -> NDArray[np.float64]:
     of the frame; a ring's is the mean over its pixels of their distance along the longer axis."""
     blocks = partition(REFERENCE_SIZE)
     y, x = np.mgrid[:REFERENCE_SIZE, :REFERENCE_SIZE] - (REFERENCE_SIZE - 1) / 2
-    masks = [blocks.mask(block) for block in range(*PATTERN_SLICES[pattern - 1].indices(99))]
+    masks = [blocks.mask(block) for block in range(BLOCKS)[PATTERN_SLICES[pattern - 1]]]
     if pattern == RINGS:
         distance = np.maximum(abs(x), abs(y))
         return np.array([[distance[mask].mean()] for mask in masks])

@@ -5,7 +5,7 @@ classification    a logit for each value
 geometric         the point that its value means (kernels/labels/meaning.py)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import torch
@@ -60,6 +60,11 @@ class StatisticsHeads(nn.Module):
         """How many numbers the heads put out for a label."""
         return 1
 
+    def parts(self, predicted: Tensor, columns: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """(column, what is put out for it [N,outputs]) of outputs that lie side by side."""
+        sizes = [self.outputs(column) for column in columns]
+        return zip(columns, predicted.split(sizes, dim=1), strict=True)
+
     def values(self, predicted: Tensor) -> Tensor:
         """What is predicted for each learned label: [N,M+A] in the order of `columns`.
 
@@ -92,8 +97,8 @@ class ClassificationHeads(StatisticsHeads):
         return LABELS[column].classes(self.clip_len)
 
     def values(self, predicted: Tensor) -> Tensor:
-        logits = predicted.split([self.outputs(column) for column in self.columns], dim=1)
-        return torch.stack([of_label.argmax(dim=1) + 1 for of_label in logits], dim=1)
+        parts = self.parts(predicted, self.columns)
+        return torch.stack([logits.argmax(dim=1) + 1 for _, logits in parts], dim=1)
 
 
 class GeometricHeads(StatisticsHeads):
@@ -104,10 +109,9 @@ class GeometricHeads(StatisticsHeads):
 
     def values(self, predicted: Tensor) -> Tensor:
         """The values whose points lie nearest."""
-        parts = predicted.split([self.outputs(column) for column in self.columns], dim=1)
         distances = [
             torch.cdist(part, self.points(column, part.device))
-            for part, column in zip(parts, self.columns, strict=True)
+            for column, part in self.parts(predicted, self.columns)
         ]
         return torch.stack([of_label.argmin(dim=1) + 1 for of_label in distances], dim=1)
 

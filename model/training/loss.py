@@ -48,11 +48,10 @@ class ClassificationLoss(StatisticsLoss):
     """
 
     def _family(self, predicted: Tensor, labels: Tensor, columns: list[int], clips: int) -> Tensor:
-        logits = predicted.split([self.heads.outputs(column) for column in columns], dim=1)
         total = predicted.sum() * 0  # where a family has no columns
-        for of_label, column in zip(logits, columns, strict=True):
+        for column, logits in self.heads.parts(predicted, columns):
             target = labels[:, column] - 1
-            total = total + cross_entropy(of_label, target, ignore_index=-1, reduction="sum")
+            total = total + cross_entropy(logits, target, ignore_index=-1, reduction="sum")
         return total / (clips * max(1, len(columns)))
 
 
@@ -66,9 +65,8 @@ class GeometricLoss(StatisticsLoss):
     heads: GeometricHeads
 
     def _family(self, predicted: Tensor, labels: Tensor, columns: list[int], clips: int) -> Tensor:
-        parts = predicted.split([self.heads.outputs(column) for column in columns], dim=1)
         total = predicted.sum() * 0  # where a family has no columns
-        for part, column in zip(parts, columns, strict=True):
+        for column, part in self.heads.parts(predicted, columns):
             value = labels[:, column]
             meant = self.heads.points(column, part.device)[(value - 1).clamp(min=0)]
             total = total + ((part - meant).square().sum(dim=1) * (value > 0)).sum()
