@@ -1,0 +1,53 @@
+"""Addresses of prepared data: s3://bucket/prefix, gs://, https:// and whatever else fsspec knows.
+
+They hold no credentials: those come from the environment, and never reach a log or a message.
+"""
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL|_SAS", re.IGNORECASE)
+_QUERY = re.compile(r"(://[^\s?'\"]*)\?[^\s'\"]*")  # of an address: signatures go there
+_USER = re.compile(r"://[^\s/@]*@")
+_LEAST_SECRET = 6  # characters; what is shorter would blot out words
+
+
+def is_address(place: Path | str) -> bool:
+    """Whether this is an address and no path of a file system."""
+    return isinstance(place, str) and _SCHEME.match(place) is not None
+
+
+def place(text: str) -> Path | str:
+    """A flag's value: an address, or the path of a folder."""
+    return text if is_address(text) else Path(text)
+
+
+def checked_address(address: str) -> str:
+    """The address without a slash at its end. Raises ValueError if it holds more than a place."""
+    parts = urlsplit(address)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError(
+            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}: has a user, a query "
+            "or a fragment in it; give the address alone, credentials belong in the environment"
+        )
+    return address.rstrip("/")
+
+
+def parents(address: str) -> list[str]:
+    """The addresses that an address lies in, the nearest first."""
+    scheme, _, rest = address.partition("://")
+    steps = rest.rstrip("/").split("/")
+    return [f"{scheme}://{'/'.join(steps[:n])}" for n in range(len(steps) - 1, 0, -1)]
+
+
+def without_secrets(text: str) -> str:
+    """Text of a library's error on one line, without credentials of the environment or addresses'
+    queries and users."""
+    text = " ".join(text.split())
+    for name, value in os.environ.items():
+        if len(value) >= _LEAST_SECRET and _SECRET_NAME.search(name):
+            text = text.replace(value, "***")
+    return _USER.sub("://***@", _QUERY.sub(r"\1?***", text))

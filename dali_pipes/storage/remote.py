@@ -1,0 +1,291 @@
+"""The files of an address, by fsspec: byte ranges, tried again until patience ends.
+
+    passes          time-outs, connections that break, 5xx, 429, bodies that end early
+    does not pass   404, 401, 403, a file shorter than it has to be, a server without byte ranges
+
+Credentials, endpoints and regions come from the environment, as the libraries read it (AWS_*,
+GOOGLE_APPLICATION_CREDENTIALS, FSSPEC_*).
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dali_pipes.storage.address import checked_address, without_secrets
+from dali_pipes.storage.files import NotFetched, Stamp, Unreachable
+
+Found = TypeVar("Found")
+
+OPENING_SECONDS = 30.0  # patience before the first clip, when an address may be mistyped
+AT_ONCE = 16  # requests under way where many files are looked at
+CHUNK = 2**23  # bytes of a request where a whole file is wanted
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 10.0  # seconds between attempts
+
+
+@dataclass(frozen=True)
+class Version:
+    """Which content a file has."""
+
+    size: int  # bytes
+    tag: str  # ETag, or the time of change; "" where the server tells neither
+
+
+@dataclass
+class RemoteFiles:
+    """The files of an address, without credentials in it.
+
+    proof: a file that is there as long as any is.
+    patience: seconds that passing faults of one file are borne.
+    Raises ValueError if fsspec cannot talk to such an address.
+    """
+
+    place: str
+    proof: str
+    patience: float = OPENING_SECONDS
+    versions: dict[str, Version | str] = field(default_factory=dict)  # as `look` saw them; or why
+    _given_up: set[str] = field(default_factory=set, init=False)  # files borne long enough
+
+    def __post_init__(self) -> None:
+        self.place = checked_address(self.place)
+        self.system  # noqa: B018  # now: who gave the address is told at once
+
+    @cached_property
+    def system(self) -> Any:
+        """The fsspec file system. It does not try again by itself: that is done here."""
+        seconds = max(1.0, min(20.0, self.patience / 10))
+        return _system(self.place, seconds)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "system"}
+
+    def with_patience(self, seconds: float) -> "RemoteFiles":
+        """The same files, for which faults are borne so long."""
+        return RemoteFiles(self.place, self.proof, seconds, self.versions)
+
+    def look(self, names: Iterable[str]) -> None:
+        """Find out what versions some files have, many at once. Raises Unreachable."""
+
+        def seen(name: str) -> Version | str:
+            try:
+                return self.version(name)
+            except OSError as error:
+                return str(error.strerror)
+
+        names = list(names)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            self.versions = dict(zip(names, pool.map(seen, names), strict=True))
+
+    def version(self, name: str) -> Version:
+        """What content the file has now. Raises NotFetched, FileNotFoundError."""
+        info = self._tried(name, lambda: self.system.info(self._path(name)))
+        if info.get("size") is None:
+            raise NotFetched("its server does not tell how long it is")
+        tags = ("ETag", "etag", "Last-Modified", "LastModified", "updated", "mtime")
+        tag = next((str(info[name]) for name in tags if info.get(name)), "")
+        return Version(int(info["size"]), tag)
+
+    def stamp(self, name: str) -> Stamp:
+        """As `look` saw the file. Raises OSError if it is not there."""
+        version = self.versions[name]
+        if isinstance(version, str):
+            raise NotFetched(version)
+        digest = blake2b(version.tag.encode(), digest_size=7).digest()
+        return version.size, int.from_bytes(digest, "big")
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """Exactly these bytes of a file that was looked at. Raises NotFetched, Unreachable."""
+        version = self.versions[name]
+        if isinstance(version, str):
+            raise NotFetched(version)
+        if offset + size > version.size:
+            raise NotFetched(f"has {version.size} bytes, {offset + size} are needed")
+        try:
+            return self._range(name, offset, size)
+        except OSError:
+            self._check_reachable()
+            raise
+
+    def read_again(self, name: str, offset: int, size: int) -> bytes | None:
+        """The same, once more. Raises NotFetched if the file was replaced since it was looked at;
+        Unreachable."""
+        data = self.read(name, offset, size)
+        if self.versions[name] != self.version(name):
+            raise NotFetched("was replaced while it was in use; start again")
+        return data
+
+    def read_whole(self, name: str) -> bytes:
+        """All of a small file. Raises FileNotFoundError, NotFetched."""
+        data: bytes = self._tried(name, lambda: self.system.cat_file(self._path(name)))
+        return data
+
+    def download(self, name: str, version: Version, file: Path, step: Callable[[int], Any]) -> None:
+        """Write a file of a known version to the disk; `step` is told of bytes that have come.
+
+        Raises NotFetched, also if it is replaced meanwhile; OSError of the disk.
+        """
+        with open(file, "wb") as out:
+            for offset in range(0, version.size, CHUNK):
+                data = self._range(name, offset, min(CHUNK, version.size - offset))
+                out.write(data)
+                step(len(data))
+        if self.version(name) != version:
+            raise NotFetched("was replaced while it was read; start again")
+
+    def upload(self, file: Path, name: str) -> None:
+        """Put a file there: whole, or not at all. Raises NotFetched."""
+        self._tried(name, lambda: self.system.put_file(str(file), self._path(name)))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put bytes there: whole, or not at all. Raises NotFetched."""
+        self._tried(name, lambda: self.system.pipe_file(self._path(name), data))
+
+    def remove(self, name: str) -> None:
+        """Remove a file. Raises FileNotFoundError, NotFetched."""
+        self._tried(name, lambda: self.system.rm_file(self._path(name)))
+
+    def names(self) -> list[str]:
+        """The files directly there. Raises NotFetched."""
+        self.system.invalidate_cache()
+        try:
+            found = self._tried("", lambda: self.system.ls(self._path(""), detail=True))
+        except FileNotFoundError:
+            return []
+        return sorted(str(one["name"]).rpartition("/")[2] for one in found if one["type"] == "file")
+
+    def _range(self, name: str, offset: int, size: int) -> bytes:
+        def get() -> bytes:
+            data: bytes = self.system.cat_file(self._path(name), start=offset, end=offset + size)
+            if len(data) > size:
+                raise _Final("its server does not serve byte ranges")
+            if len(data) < size:
+                raise OSError(f"{len(data)} of {size} bytes came")
+            return data
+
+        return self._tried(name, get) if size else b""
+
+    def _path(self, name: str) -> str:
+        return f"{self.place}/{name}" if name else self.place
+
+    def _tried(self, name: str, get: Callable[[], Found]) -> Found:
+        """What `get` gives, at last. Raises FileNotFoundError, NotFetched.
+
+        A file that was borne to the end once gets one attempt, until it comes again.
+        """
+        began, pause, attempts = time.monotonic(), _FIRST_PAUSE, 0
+        patience = 0.0 if name in self._given_up else self.patience
+        while True:
+            attempts += 1
+            try:
+                found = get()
+            except Exception as error:
+                why, passes = _diagnosis(error)
+                spent = time.monotonic() - began
+                if not passes:
+                    raise (
+                        FileNotFoundError(2, why) if why == ABSENT else NotFetched(why)
+                    ) from error
+                if spent + pause >= patience:
+                    self._given_up.add(name)
+                    raise NotFetched(f"{why} ({_times(attempts)} in {spent:.0f} s)") from error
+            else:
+                self._given_up.discard(name)
+                return found
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _check_reachable(self) -> None:
+        """Raises Unreachable unless the file comes that is there as long as any is."""
+        try:
+            self.system.cat_file(self._path(self.proof), start=0, end=1)
+        except Exception as error:
+            why = _diagnosis(error)[0]
+            raise Unreachable(f"{self.place}: nothing comes any more: {why}") from error
+
+
+ABSENT = "no such file"
+
+
+class _Final(OSError):
+    """What no further attempt would mend."""
+
+
+def _times(attempts: int) -> str:
+    return "tried once" if attempts == 1 else f"tried {attempts} times"
+
+
+def _diagnosis(error: Exception) -> tuple[str, bool]:
+    """(what is wrong, in words; whether it may pass)."""
+    status = None
+    cause: BaseException | None = error
+    while cause is not None and status is None:
+        status = _status(cause)
+        cause = cause.__cause__
+    text = without_secrets(str(error)) or type(error).__name__
+    name = type(error).__name__
+    if isinstance(error, _Final):
+        return str(error), False
+    if status in (404, 410) or (status is None and isinstance(error, FileNotFoundError)):
+        return ABSENT, False
+    if status in (401, 403) or (status is None and isinstance(error, PermissionError)):
+        return f"access denied ({text}): see the credentials in the environment", False
+    if name in _NO_CREDENTIALS:
+        return f"{text}: set credentials in the environment", False
+    if status is not None:
+        return f"the server answers {status} ({text})", True
+    return f"{name}: {text}" if name not in ("OSError", text) else text, True
+
+
+_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an error of aiohttp, botocore or gcsfs is about."""
+    answer = getattr(error, "response", None)
+    if isinstance(answer, dict):  # botocore
+        answer = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return answer if isinstance(answer, int) else None
+    for name in ("status", "code"):
+        value = getattr(error, name, None)
+        if isinstance(value, int | str) and str(value).isdecimal() and int(value) >= 300:
+            return int(value)
+    return None
+
+
+def _system(address: str, seconds: float) -> Any:
+    """The file system of an address, whose answers may take so long. Raises ValueError."""
+    import fsspec
+
+    protocol = address.partition("://")[0]
+    options: dict[str, Any] = {}
+    if protocol in ("s3", "s3a"):
+        options["config_kwargs"] = {
+            "connect_timeout": seconds,
+            "read_timeout": seconds,
+            "max_pool_connections": 128,
+            "retries": {"mode": "standard", "total_max_attempts": 1},
+        }
+    elif protocol in ("http", "https"):
+        try:
+            from aiohttp import ClientTimeout
+        except ModuleNotFoundError as error:
+            raise ValueError(_missing(address, error)) from error
+        timeout = ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
+        options["client_kwargs"] = {"timeout": timeout}
+    try:
+        system = fsspec.filesystem(protocol, skip_instance_cache=True, **options)
+    except ImportError as error:
+        raise ValueError(_missing(address, error)) from error
+    except ValueError as error:
+        raise ValueError(f"{address}: {error}") from error
+    system.retries = 1  # of s3fs, which would try five times
+    return system
+
+
+def _missing(address: str, error: ImportError) -> str:
+    return f"{address}: {error}; pip install '.[remote]', or what fsspec names for it"
