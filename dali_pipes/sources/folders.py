@@ -56,17 +56,17 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def by_folder(folders: list[str], root: Path) -> dict[str, Any]:
+def by_folder(folders: list[str], root: Path | str) -> dict[str, Any]:
     """Class columns where the class of an item is its folder, "" for the root itself."""
     names = sorted(set(folders))
     number = {name: class_id for class_id, name in enumerate(names)}
     return {
         "class_ids": np.array([number[folder] for folder in folders], np.int64),
-        "class_names": [name or root.name for name in names],
+        "class_names": [name or os.path.basename(root) for name in names],
     }
 
 
-def classes(entries: list[Entry], root: Path) -> dict[str, Any]:
+def classes(entries: list[Entry], root: Path | str) -> dict[str, Any]:
     """Class columns of a list: its class ids, named by the folders, or else the folders."""
     folders = [os.path.dirname(entry.path) for entry in entries]
     if entries[0].class_id == NO_CLASS:

@@ -124,7 +124,7 @@ def only(meant: Sequence[str], entry: Entry, data_list: Path | str) -> str:
     return meant[0]
 
 
-def inside(root: Path, entry: Entry, data_list: Path | str) -> str:
+def inside(root: Path | str, entry: Entry, data_list: Path | str) -> str:
     """The entry's path relative to `root`. Raises ValueError if it leads out of it."""
     path = entry.path
     if path.startswith("/"):  # relpath is slow: most entries are relative

@@ -5,10 +5,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from dali_pipes.sources.frames import FrameFolders
-from dali_pipes.sources.reels import Reels, are_reels
+from dali_pipes.sources.reels import MANIFEST, Manifest, Reels, are_reels
 from dali_pipes.sources.source import Source
 from dali_pipes.sources.suffixes import is_video_name
 from dali_pipes.sources.videos import VideoFiles
+from dali_pipes.storage import RemoteFiles, is_address
+from dali_pipes.storage.address import parents
 
 
 def open_source(
@@ -18,9 +20,11 @@ def open_source(
     flow_x_prefix: Path | str | None = None,
     flow_y_prefix: Path | str | None = None,
     reels: Path | str | None = None,
+    cache: Path | None = None,
 ) -> Source:
     """A source from what a user gives: a folder of videos or of reels, a list, or frame folders.
 
+    cache: where reels of an address keep their index on this machine; None: the user's cache.
     Raises ValueError that says what is missing.
     """
     if reels is None and isinstance(videos, str | Path) and are_reels(videos):
@@ -28,7 +32,9 @@ def open_source(
     if reels is not None:
         if not (videos is None and rgb_prefix is flow_x_prefix is flow_y_prefix is None):
             raise ValueError("give reels alone, or with data_list: they hold frames and flow")
-        return Reels.found(reels) if data_list is None else Reels.listed(data_list, reels)
+        if data_list is None:
+            return Reels.found(reels, cache)
+        return Reels.listed(data_list, reels, cache)
     if rgb_prefix is not None:
         if videos is not None:
             raise ValueError("give videos or rgb_prefix, not both")
@@ -39,7 +45,8 @@ def open_source(
         raise ValueError("flow_x_prefix and flow_y_prefix need rgb_prefix, the folder of frames")
     if videos is None and data_list is None:
         raise ValueError(
-            "give videos (a folder or a list), reels (a folder) or rgb_prefix (a folder of frames)"
+            "give videos (a folder or a list), reels (a folder or an address) or rgb_prefix (a "
+            "folder of frames)"
         )
     if videos is not None and not isinstance(videos, str | Path):
         return videos
@@ -54,12 +61,12 @@ def open_source(
     return VideoFiles.listed(data_list, videos)
 
 
-def open_prepared(folder: Path, data_list: Path | str | None = None) -> Source:
+def open_prepared(folder: Path | str, data_list: Path | str | None = None) -> Source:
     """Reels, or rgb/ and flow/, as `dali_pipes.prepare` makes them; or videos at any depth.
 
     Raises ValueError that says what is missing.
     """
-    rgb, flow = folder / "rgb", folder / "flow"
+    rgb, flow = Path(folder, "rgb"), Path(folder, "flow")
     if not rgb.is_dir():
         return open_source(folder, data_list)
     sides = (flow / "u", flow / "v") if flow.is_dir() else (None, None)
@@ -71,17 +78,33 @@ def open_video(path: Path | str) -> Source:
 
     Raises ValueError if the reels have no such video.
     """
-    root = next((folder for folder in Path(path).parents if are_reels(folder)), None)
-    if root is None:
-        return VideoFiles.one(path)
+    if is_address(path):
+        root, name = _split_address(str(path))
+    else:
+        folder = next((one for one in Path(path).parents if are_reels(one)), None)
+        if folder is None:
+            return VideoFiles.one(path)
+        root, name = os.path.abspath(folder), os.path.relpath(path, folder)
     reels = _reels(root)
-    wanted = os.path.join(os.path.abspath(root), os.path.relpath(path, root))
     try:
-        return reels.subset([reels.paths.index(wanted)])
+        return reels.subset([reels.paths.index(os.path.join(reels.folder, name))])
     except ValueError:
         raise ValueError(f"{path}: the reels in {root} have no such video") from None
 
 
+def _split_address(path: str) -> tuple[str, str]:
+    """The address of reels and the name of a video in them. Raises ValueError."""
+    for root in parents(path):
+        try:
+            Manifest.read(RemoteFiles(root, proof=MANIFEST))
+        except ValueError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+        else:
+            return root, path.removeprefix(f"{root}/")
+    raise ValueError(f"{path}: lies in no reels; a video of them is ADDRESS/class/video")
+
+
 @lru_cache(maxsize=1)
-def _reels(root: Path) -> Reels:
+def _reels(root: str) -> Reels:
     return Reels.found(root)

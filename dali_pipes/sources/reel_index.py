@@ -82,6 +82,15 @@ def read(file: Path | str) -> Columns:
         raise ValueError(f"{file}: is damaged ({error})") from error
 
 
+def is_whole(file: Path) -> bool:
+    """Whether the file has the bytes that were written, of the table of steps too."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False
+
+
 def read_origins(file: Path | str) -> list[str]:
     """What each video was (`prepare.origins`), "" where not known. Raises ValueError if damaged.
 

@@ -18,6 +18,9 @@ from dali_pipes.sources.folders import by_folder, classes, existing_folder
 from dali_pipes.sources.lists import NO_START, inside, only, read_list
 from dali_pipes.sources.reel_index import INDEX_FILE, Columns, Stamp
 from dali_pipes.sources.source import Items
+from dali_pipes.storage import LocalFiles, RemoteFiles, is_address
+from dali_pipes.storage.copies import local_copy
+from dali_pipes.storage.files import Files
 
 MANIFEST = "reels.json"
 FORMAT = 1
@@ -35,11 +38,11 @@ class Manifest:
     jpeg_quality: int
 
     @classmethod
-    def read(cls, folder: Path | str) -> Self:
+    def read(cls, files: Files) -> Self:
         """Raises ValueError that says what is wrong."""
-        file = Path(folder, MANIFEST)
+        file = os.path.join(files.place, MANIFEST)
         try:
-            made: dict[str, Any] = json.loads(file.read_bytes())
+            made: dict[str, Any] = json.loads(files.read_whole(MANIFEST))
             if made["format"] != FORMAT:
                 raise ValueError(f"has format {made['format']}, this version reads {FORMAT}")
             height, width = made["resize"]
@@ -49,8 +52,8 @@ class Manifest:
                 str(made["flow_computed_by"]),
                 int(made["jpeg_quality"]),
             )
-        except FileNotFoundError:
-            raise ValueError(f"{folder}: no reels (there is no {MANIFEST} in it)") from None
+        except FileNotFoundError as error:
+            raise ValueError(f"{files.place}: no reels (there is no {MANIFEST} in it)") from error
         except OSError as error:
             raise ValueError(f"{file}: {words(error)}") from error
         except (KeyError, TypeError) as error:
@@ -59,17 +62,32 @@ class Manifest:
             raise ValueError(f"{file}: {error}") from error
 
 
-def are_reels(folder: Path | str) -> bool:
-    """Whether `dali_pipes.prepare reels` made, or began, this folder."""
-    return Path(folder, MANIFEST).is_file()
+def are_reels(place: Path | str) -> bool:
+    """Whether `dali_pipes.prepare reels` made, or began, this. An address holds nothing else."""
+    return is_address(place) or Path(place, MANIFEST).is_file()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A folder of reels, or an address of them, and what its index says."""
+
+    files: Files
+    manifest: Manifest
+    index: str  # the index, or a copy of it on this machine
+    index_stamp: Stamp
+    columns: Columns
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reels(Items):
-    """Videos of a folder of reels, made by `found` or `listed`. Paths are FOLDER/class/video."""
+    """Videos of a folder or an address of reels, made by `found` or `listed`.
 
-    folder: str
+    Paths are PLACE/class/video.
+    """
+
+    files: Files
     manifest: Manifest
+    index: str
     index_stamp: Stamp
     shards: list[str]
     shard: NDArray[np.int32]  # [items], position in `shards`
@@ -80,23 +98,26 @@ class Reels(Items):
     has_flow = True
 
     @classmethod
-    def found(cls, folder: Path | str) -> Self:
-        """All videos of a folder of reels, by name; a video's class is its folder."""
-        root = existing_folder(folder, "reels")
-        manifest, index_stamp, columns = _opened(root)
-        count = len(columns.names)
+    def found(cls, place: Path | str, cache: Path | None = None) -> Self:
+        """All videos of a folder or an address of reels, by name; a video's class is its folder.
+
+        cache: where the index of an address is copied to; None: a folder of the user's.
+        Raises ValueError that says what is wrong.
+        """
+        opened = _opened(place, cache)
+        names, root = opened.columns.names, opened.files.place
         return cls._of(
-            root, manifest, index_stamp, columns, np.arange(count), str(root),
-            starts=np.full(count, NO_START, np.int64),
-            **by_folder([os.path.dirname(name) for name in columns.names], root),
+            opened, np.arange(len(names)), root,
+            starts=np.full(len(names), NO_START, np.int64),
+            **by_folder([os.path.dirname(name) for name in names], root),
         )  # fmt: skip
 
     @classmethod
-    def listed(cls, data_list: Path | str, folder: Path | str) -> Self:
+    def listed(cls, data_list: Path | str, place: Path | str, cache: Path | None = None) -> Self:
         """The clips of a list. Entries may lack the suffix, as the published lists do."""
         entries = read_list(data_list)
-        root = existing_folder(folder, "reels")
-        manifest, index_stamp, columns = _opened(root)
+        opened = _opened(place, cache)
+        root, columns = opened.files.place, opened.columns
         rows = {name: row for row, name in enumerate(columns.names)}
         by_stem: dict[str, list[str]] = {}
         for name in columns.names:
@@ -116,7 +137,7 @@ class Reels(Items):
             for name, entry in zip(names, entries, strict=True)
         ]
         source = cls._of(
-            root, manifest, index_stamp, columns, np.array(found), f"{data_list} in {root}",
+            opened, np.array(found), f"{data_list} in {root}",
             starts=np.array([entry.start for entry in entries], np.int64),
             **classes(entries, root),
         )  # fmt: skip
@@ -126,17 +147,16 @@ class Reels(Items):
         return replace(source, paths=paths)
 
     @classmethod
-    def _of(
-        cls, root: Path, manifest: Manifest, index_stamp: Stamp, columns: Columns,
-        rows: NDArray[np.int64], name: str, **items: Any,
-    ) -> Self:  # fmt: skip
+    def _of(cls, opened: Opened, rows: NDArray[np.int64], name: str, **items: Any) -> Self:
+        manifest, columns = opened.manifest, opened.columns
         height, width = manifest.resize
         return cls(
             name=f"{name} (reels {height}x{width}, flow {manifest.flow})",
-            paths=[os.path.join(root, columns.names[row]) for row in rows.tolist()],
-            folder=str(root),
+            paths=[os.path.join(opened.files.place, columns.names[row]) for row in rows.tolist()],
+            files=opened.files,
             manifest=manifest,
-            index_stamp=index_stamp,
+            index=opened.index,
+            index_stamp=opened.index_stamp,
             shards=columns.shards,
             shard=columns.shard[rows],
             first=columns.first[rows],
@@ -151,12 +171,20 @@ class Reels(Items):
         columns = {name: getattr(self, name)[rows] for name in _COLUMNS}
         return replace(super().subset(items), **columns)
 
+    @property
+    def folder(self) -> str:
+        """Where the reels lie: a folder, or an address."""
+        return self.files.place
+
+    def shard_name(self, item: int) -> str:
+        return self.shards[self.shard[item]]
+
     def shard_path(self, item: int) -> str:
-        return os.path.join(self.folder, self.shards[self.shard[item]])
+        return os.path.join(self.folder, self.shard_name(item))
 
     def steps(self, item: int) -> NDArray[np.void]:
         """The item's rows of the index, [frames + 1]. Raises OSError or ValueError."""
-        table = reel_index.steps(os.path.join(self.folder, INDEX_FILE), self.index_stamp)
+        table = reel_index.steps(self.index, self.index_stamp)
         first = int(self.first[item])
         return table[first : first + int(self.frames[item]) + 1]
 
@@ -164,17 +192,16 @@ class Reels(Items):
         if not self.frames[item]:
             reason = f"is not in the reels of {self.folder}; prepare it too, or mend the list"
             raise BadVideo(self.paths[item], "open", reason)
-        path = self.shard_path(item)
+        shard = self.shard_name(item)
         try:
-            status = os.stat(path)
+            return self.files.stamp(shard)
         except OSError as error:
-            reason = self._advised(item, f"{os.path.basename(path)}: {words(error)}")
+            reason = self._advised(item, f"{shard}: {words(error)}")
             raise BadVideo(self.paths[item], "open", reason) from error
-        return status.st_size, status.st_mtime_ns
 
     def missing(self) -> dict[int, BadVideo]:
         """The items that are not there, and why; looks at every shard once."""
-        lost = [not os.path.isfile(os.path.join(self.folder, shard)) for shard in self.shards]
+        lost = [not self._is_there(shard) for shard in self.shards]
         found = {}
         for item in np.flatnonzero((self.frames == 0) | np.array(lost)[self.shard]).tolist():
             try:
@@ -219,23 +246,27 @@ class Reels(Items):
         if end > (count := int(self.frames[item])):
             reason = f"has {count} frames, frame {end - 1} was asked for"
             raise TooShort(self.paths[item], "decode", reason, count)
-        path = self.shard_path(item)
+        shard = self.shard_name(item)
+        wanted = sorted({*numbers, *fields})
+        places = [number - begin for number in wanted]
         try:
             steps = self.steps(item)[begin : end + 1]
-            first, last = int(steps["offset"][0]), int(steps["offset"][-1])
-            data = memoryview(_read(path, first, last - first))
-            wanted = sorted({*numbers, *fields})
-            pictures = dict(
-                zip(wanted, split_steps(data, steps, [n - begin for n in wanted]), strict=True)
-            )
+            where = (shard, *extent(steps))
+            try:
+                images = split_steps(memoryview(self.files.read(*where)), steps, places)
+            except DamagedStep:
+                if (anew := self.files.read_again(*where)) is None:
+                    raise
+                images = split_steps(memoryview(anew), steps, places)
         except DamagedStep as damaged:
-            reason = f"frame {begin + damaged.args[0]} is damaged in {os.path.basename(path)}"
+            reason = f"frame {begin + damaged.args[0]} is damaged in {shard}"
             raise BadVideo(self.paths[item], "decode", self._advised(item, reason)) from None
         except ValueError as error:
             raise BadVideo(self.paths[item], "open", str(error)) from error
         except OSError as error:
-            reason = f"{os.path.basename(path)}: {words(error)}"
+            reason = f"{shard}: {words(error)}"
             raise BadVideo(self.paths[item], "open", self._advised(item, reason)) from error
+        pictures = dict(zip(wanted, images, strict=True))
         return [pictures[n][0] for n in numbers], [pictures[n][1] for n in fields]
 
     def frames_of(
@@ -265,8 +296,15 @@ class Reels(Items):
                 raise BadVideo(self.paths[item], "decode", reason)
             yield image
 
+    def _is_there(self, shard: str) -> bool:
+        try:
+            self.files.stamp(shard)
+        except OSError:
+            return False
+        return True
+
     def _advised(self, item: int, reason: str) -> str:
-        shard = self.shards[self.shard[item]]
+        shard = self.shard_name(item)
         return f"{reason}; copy the shard again, or remove {shard} and prepare reels again"
 
 
@@ -274,34 +312,37 @@ _ABSENT = -1
 _COLUMNS = ("shard", "first", "frames", "sizes", "fps")
 
 
-def _opened(root: Path) -> tuple[Manifest, Stamp, Columns]:
+def extent(steps: NDArray[np.void]) -> tuple[int, int]:
+    """Where some neighbouring steps lie in their shard: (offset, bytes). The last row ends them."""
+    first, last = int(steps["offset"][0]), int(steps["offset"][-1])
+    return first, last - first
+
+
+def _opened(place: Path | str, cache: Path | None) -> Opened:
     """Raises ValueError that says what is wrong."""
-    manifest = Manifest.read(root)
-    file = root / INDEX_FILE
-    try:
-        index_stamp = reel_index.stamp(file)
-        columns = reel_index.read(file)
-    except FileNotFoundError:
+    files: LocalFiles | RemoteFiles
+    if is_address(place):
+        files = RemoteFiles(str(place), proof=MANIFEST)
+        manifest = Manifest.read(files)
+        index = local_copy(files, INDEX_FILE, cache, reel_index.is_whole)
+    else:
+        files = LocalFiles(str(existing_folder(place, "reels")))
+        manifest = Manifest.read(files)
+        index = file if (file := Path(files.place, INDEX_FILE)).is_file() else None
+    if index is None:
         raise ValueError(
-            f"{root}: its reels are not finished; give the same `prepare reels` command again"
-        ) from None
+            f"{files.place}: its reels are not finished; give the same `prepare reels` command "
+            "again"
+        )
+    try:
+        index_stamp = reel_index.stamp(index)
+        columns = reel_index.read(index)
     except OSError as error:
-        raise ValueError(f"{file}: {words(error)}") from error
+        raise ValueError(f"{index}: {words(error)}") from error
     except ValueError as error:
         raise ValueError(f"{error}; the same `prepare reels` command makes it anew") from error
     if not columns.names:
-        raise ValueError(f"{root}: its reels hold no video")
-    return manifest, index_stamp, columns
-
-
-def _read(path: str, offset: int, size: int) -> bytes:
-    """Raises OSError. Fewer bytes where the file has fewer, whatever is asked for."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        size = min(size, os.fstat(file).st_size - offset)
-        data = os.pread(file, size, offset) if size > 0 else b""
-        while len(data) < size and (more := os.pread(file, size - len(data), offset + len(data))):
-            data += more
-        return data
-    finally:
-        os.close(file)
+        raise ValueError(f"{files.place}: its reels hold no video")
+    if isinstance(files, RemoteFiles):
+        files.look(columns.shards)
+    return Opened(files, manifest, str(index), index_stamp, columns)

@@ -36,6 +36,9 @@ class Files(Protocol):
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Bytes of a file; fewer where it has fewer. Raises OSError; Unreachable."""
 
+    def read_whole(self, name: str) -> bytes:
+        """All of a small file. Raises OSError, FileNotFoundError if there is none."""
+
     def read_again(self, name: str, offset: int, size: int) -> bytes | None:
         """The same anew from where they came from, for the first were wrong; None: these were."""
 
@@ -64,6 +67,10 @@ class LocalFiles:
             return data
         finally:
             os.close(file)
+
+    def read_whole(self, name: str) -> bytes:
+        """Raises OSError."""
+        return self._path(name).read_bytes()
 
     def read_again(self, name: str, offset: int, size: int) -> bytes | None:
         """Would be the same."""
