@@ -145,6 +145,19 @@ def clip_at(i: int, videos: int, spec: ClipSpec) -> Clip:
     return Clip(epoch, video, position, crop, spec.flip and coin < 0.5)
 
 
+def videos_at(slots: NDArray[np.int64], videos: int, spec: ClipSpec) -> NDArray[np.int64]:
+    """The video of each of some slots: what `clip_at` says of them, for many at once."""
+    epochs, within = np.divmod(slots, videos * spec.clips_per_video)
+    if spec.sampling == "even":
+        return within // spec.clips_per_video
+    found = np.empty_like(slots)
+    for epoch in np.unique(epochs).tolist():
+        here = epochs == epoch
+        order = _epoch_order(spec.seed, epoch, videos * spec.clips_per_video)
+        found[here] = order[within[here]] % videos
+    return found
+
+
 @lru_cache(maxsize=2)  # a batch can run across an epoch's end
 def _epoch_order(seed: int, epoch: int, clips: int) -> NDArray[np.intp]:
     """A permutation of 0..clips-1, drawn anew each epoch."""

@@ -23,6 +23,7 @@ from dali_pipes.flow import GONE, NO_FLOW, resolve_flow
 from dali_pipes.pipelines.aside import Made
 from dali_pipes.pipelines.feed import Feed, Received, decodes_on_gpu
 from dali_pipes.pipelines.fetch import Share
+from dali_pipes.pipelines.fetcher import Fetching
 from dali_pipes.pipelines.nvdec import DECODE_THREADS
 from dali_pipes.sources import Reels, Source, VideoFiles, open_source
 from dali_pipes.sources.index import UNKNOWN, Index
@@ -31,6 +32,10 @@ from dali_pipes.sources.survey import survey
 from kernels.gpu import check_gpu
 from kernels.labels import clip_labels
 from kernels.labels.schema import LABELS, Rule
+
+STALL_SECONDS = 300.0
+FETCH_AHEAD = 128  # clips
+CACHE_SIZE = 200 * 10**9  # bytes
 
 
 class NothingUsable(ValueError):
@@ -57,7 +62,8 @@ class ClipLoader:
     ends of epochs: all have the same size, but for clips of bad files, which are left out.
 
     videos: folder (recursive; a video's class is its folder), list file or Source; or
-    reels: folder that `dali_pipes.prepare reels` made; resize has to be theirs; or
+    reels: folder or address (s3://...) that `dali_pipes.prepare reels` made; resize has to be
+    theirs; or
     rgb_prefix: frames in the published layout, with or without flow_x_prefix, flow_y_prefix.
     data_list: `class/video start_frame class_id` a line, start frames from 1.
     batch_size: clips a process; clip_len: frames; stride: video frames a clip frame; resize:
@@ -69,8 +75,11 @@ class ClipLoader:
     device: None is the GPU if there is one. rank takes every world_size-th slot of the stream.
     num_workers: decoding processes; 0 decodes in this one. prefetch: batches prepared ahead.
     decode_threads: threads that drive a GPU's decoders. stall_seconds: after so long without a
-    batch and with no byte of a file read LoaderStopped is raised. on_skip: called with each `Skip`;
-    what it raises comes out.
+    batch and with no byte of a file read LoaderStopped is raised; faults of an address are borne
+    for three quarters of it. on_skip: called with each `Skip`; what it raises comes out.
+    Of reels at an address: fetch_ahead clips are fetched before their turn; cache is a folder of
+    this machine where up to cache_size bytes of them are kept, for its ranks together and later
+    runs; node_ranks: how many ranks a machine has, whose numbers are neighbours.
 
     Raises ValueError on arguments that cannot work, NothingUsable if no video can be used.
     """
@@ -102,7 +111,11 @@ class ClipLoader:
         num_workers: int = 2,
         prefetch: int = 2,
         decode_threads: int = DECODE_THREADS,
-        stall_seconds: float = 300.0,
+        stall_seconds: float = STALL_SECONDS,
+        fetch_ahead: int = FETCH_AHEAD,
+        cache: Path | str | None = None,
+        cache_size: int = CACHE_SIZE,
+        node_ranks: int = 1,
         on_skip: Callable[[Skip], None] | None = None,
     ) -> None:
         if min(batch_size, prefetch, decode_threads) < 1 or not 0 <= num_workers <= MOST_WORKERS:
@@ -112,11 +125,17 @@ class ClipLoader:
             )
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in 0..{world_size - 1}, got {rank}")
+        if min(fetch_ahead, cache_size, node_ranks) < 1:
+            raise ValueError(
+                "fetch_ahead, cache_size and node_ranks must be at least 1, "
+                f"got {fetch_ahead}, {cache_size}, {node_ranks}"
+            )
+        cache = None if cache is None else Path(os.path.abspath(cache))
         self.spec = ClipSpec(
             clip_len, stride, resize, size, rule, flip, clips_per_video, sampling, seed
         )
         self.source = open_source(
-            videos, data_list, rgb_prefix, flow_x_prefix, flow_y_prefix, reels
+            videos, data_list, rgb_prefix, flow_x_prefix, flow_y_prefix, reels, cache
         )
         if isinstance(self.source, Reels):
             self.source.check_size(resize)
@@ -153,6 +172,7 @@ class ClipLoader:
             prefetch,
             decode_threads,
             stall_seconds,
+            Fetching(fetch_ahead, cache, cache_size, rank, node_ranks),
         )
         self._examine()
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

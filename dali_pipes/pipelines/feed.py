@@ -29,12 +29,14 @@ from dali_pipes.pipelines.fetch import (
     FetchReels,
     Share,
 )
+from dali_pipes.pipelines.fetcher import Fetcher, Fetching, Plan
 from dali_pipes.pipelines.images import image_pipeline
 from dali_pipes.pipelines.nvdec import trusted_codecs
 from dali_pipes.pipelines.running import LoaderStopped, Running
 from dali_pipes.pipelines.spawn import quiet_children
 from dali_pipes.sources import FrameFolders, Reels, Source, VideoFiles
 from dali_pipes.sources.survey import Survey
+from dali_pipes.storage import RemoteFiles
 from kernels.stages import Clock, nvtx_range
 
 if TYPE_CHECKING:
@@ -73,11 +75,13 @@ class Feed:
     prefetch: int  # batches prepared ahead
     decode_threads: int  # of DALI, on a GPU
     stall_seconds: float
+    fetching: Fetching
 
     def __post_init__(self) -> None:
         self.clock = Clock(self.device)
         self.aside = Aside(self.device)
         self._running: Running | None = None
+        self._fetcher: Fetcher | None = None
 
     @property
     def decoder(self) -> str:
@@ -183,8 +187,13 @@ class Feed:
     def close(self) -> None:
         """End the workers; what was prepared ahead is lost."""
         running, self._running = self._running, None  # first: an interrupt may end the rest
-        if running is not None:
-            running.close()
+        fetcher, self._fetcher = self._fetcher, None
+        try:
+            if running is not None:
+                running.close()
+        finally:
+            if fetcher is not None:
+                fetcher.close()
 
     def _worker_seconds(self, reports: NDArray[np.int64]) -> dict[str, float]:
         """What workers took for the stages that are theirs; DALI does not tell what it takes."""
@@ -196,6 +205,9 @@ class Feed:
 
     def _run(self, share: Share, clips: Sequence[Clip]) -> Any:
         if self._running is None:
+            if isinstance(self.source, Reels) and isinstance(self.source.files, RemoteFiles):
+                plan = Plan(self.source, self.spec, self.flow, share)
+                self._fetcher = Fetcher(plan, self.fetching, self.stall_seconds)
             self._running = Running(lambda notes: self._start(share, notes), self.stall_seconds)
         try:
             return self._running.next()
@@ -210,6 +222,8 @@ class Feed:
             raise LoaderStopped(f"{error}; the batch: {', '.join(names)}{advice}") from error
 
     def _start(self, share: Share, notes: str) -> "Pipeline":
+        if self._fetcher is not None:
+            self._fetcher.wait()
         pipeline = self._build(share, notes)
         own = type(self.source).__module__ == "__main__"  # workers need the main module
         with quiet_children(main=own) if self.workers else nullcontext():
@@ -217,23 +231,25 @@ class Feed:
         return pipeline
 
     def _build(self, share: Share, notes: str) -> "Pipeline":
+        source = self.source
+        if self._fetcher is not None:
+            source = replace(cast(Reels, source), files=self._fetcher.files)
         arguments = (self.spec, self.known, share, notes)
         work = (self.workers, self.prefetch)
         if self._by_image:
-            source = cast(FrameFolders | Reels, self.source)
-            images = FetchImages(source, *arguments, self.batch_size)
+            images = FetchImages(cast(FrameFolders | Reels, source), *arguments, self.batch_size)
             if self.device.type == "cuda":
                 return image_pipeline(
                     images, *work, self.decode_threads, "mixed", self.device.index
                 )
             return image_pipeline(images, *work, max(1, self.workers))
         if self._on_gpu:
-            encoded = FetchEncoded(self.source, *arguments, self._trusted, self.flow)
+            encoded = FetchEncoded(source, *arguments, self._trusted, self.flow)
             return gpu_pipeline.video_pipeline(
                 encoded, self.batch_size, *work, self.decode_threads, self.device.index
             )
         fetch = {NO_FLOW: FetchFrames, "stored": FetchReels}.get(self.flow, FetchClips)
-        clips = fetch(self.source, *arguments)
+        clips = fetch(source, *arguments)
         return cpu_pipeline.clip_pipeline(clips, self.batch_size, *work)
 
     def _clips(self, output: Any, good: list[int], samples: int, of: tuple[int, int]) -> Tensor:

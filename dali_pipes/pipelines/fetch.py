@@ -45,6 +45,16 @@ class Share(NamedTuple):
         return self.first + number * self.step
 
 
+def numbers_from(start: int, spec: ClipSpec) -> range:
+    """The video frames of a clip from frame `start` on, those for its flow included."""
+    return range(start, start + spec.needs, spec.stride)
+
+
+def shown_and_fields(numbers: range, spec: ClipSpec) -> tuple[range, range]:
+    """Of a clip's video frames, those that it shows, and those whose stored fields it has."""
+    return numbers[: spec.clip_len], numbers[: spec.flow_fields]
+
+
 class Fetch:
     """What all fetches share: which clip a slot is, where it starts, and how failures come back.
 
@@ -106,7 +116,7 @@ class Fetch:
         frames, decoded = self._counts(clip.video)
         for attempt in range(2):
             start = self._start(clip, frames, decoded)
-            numbers = range(start, start + self.spec.needs, self.spec.stride)
+            numbers = numbers_from(start, self.spec)
             self.trace.write("decode", path)
             try:
                 return start, self.read(clip, numbers)
@@ -172,7 +182,7 @@ class Fetch:
         parent = parent_process()
         if parent is not None:  # in a worker
             cv2.setNumThreads(1)  # workers are the parallelism
-            threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+            threading.Thread(target=end_with, args=(parent.sentinel,), daemon=True).start()
             self.ready()
 
 
@@ -185,7 +195,7 @@ def _where_to_cut(clip: Clip) -> Arrays:
     )
 
 
-def _end_with(sentinel: int) -> None:
+def end_with(sentinel: int) -> None:
     """End this process when another does: a killed run must not leave its workers behind."""
     wait([sentinel])
     os._exit(1)
@@ -221,7 +231,7 @@ class FetchFrames(FetchPixels):
     """Frames only; DALI takes no empty arrays, so flow is one field of zeros."""
 
     def read(self, clip: Clip, numbers: range) -> Arrays:
-        shown = numbers[: self.spec.clip_len]
+        shown, _ = shown_and_fields(numbers, self.spec)
         frames, _ = self.source.read_clip(clip.video, shown, self.spec.resize)
         return cut_frames(frames, clip, self.spec), self.placeholder()[1]
 
@@ -237,7 +247,7 @@ class FetchReels(FetchPixels):
 
     def read(self, clip: Clip, numbers: range) -> Arrays:
         item = clip.video
-        shown, fields = numbers[: self.spec.clip_len], numbers[: self.spec.flow_fields]
+        shown, fields = shown_and_fields(numbers, self.spec)
         frames, flow = self.source.read_encoded(item, shown, fields)
         return (
             cut_frames(self.source.frames_of(item, frames, shown), clip, self.spec),
@@ -395,8 +405,7 @@ class FetchImages(Fetch):
 
     def read(self, clip: Clip, numbers: range) -> Arrays:
         """All images of one kind, then of the next; blank ones where flow has fewer fields."""
-        fields = numbers[: self.spec.flow_fields]
-        kinds = self.source.read_encoded(clip.video, numbers[: self.spec.clip_len], fields)
+        kinds = self.source.read_encoded(clip.video, *shown_and_fields(numbers, self.spec))
         frames = self.spec.clip_len
         return tuple(
             image

@@ -188,6 +188,12 @@ class Reels(Items):
         first = int(self.first[item])
         return table[first : first + int(self.frames[item]) + 1]
 
+    @property
+    def begins(self) -> NDArray[np.int64]:
+        """[items], where the pictures of each begin in its shard."""
+        table = reel_index.steps(self.index, self.index_stamp)
+        return table["offset"][self.first].astype(np.int64)
+
     def stamp(self, item: int) -> tuple[int, int]:
         if not self.frames[item]:
             reason = f"is not in the reels of {self.folder}; prepare it too, or mend the list"

@@ -111,7 +111,7 @@ class RemoteFiles:
             self._check_reachable()
             raise
 
-    def read_again(self, name: str, offset: int, size: int) -> bytes | None:
+    def read_again(self, name: str, offset: int, size: int) -> bytes:
         """The same, once more. Raises NotFetched if the file was replaced since it was looked at;
         Unreachable."""
         data = self.read(name, offset, size)
