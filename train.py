@@ -2,6 +2,7 @@
 
 python train.py --videos DIR
 python train.py --reels REELS
+python train.py --reels s3://BUCKET/REELS --cache DIR
 python train.py --rgb_prefix RGB_DIR --flow_x_prefix FLOW_X_DIR --flow_y_prefix FLOW_Y_DIR
 python train.py --videos DIR --resume
 torchrun --nproc-per-node=4 train.py --videos DIR
@@ -230,12 +231,13 @@ def make_loaders(
             raise Stop(f"{skip.path}: {skip.stage}: {skip.reason} (--on-bad-file stop)", 2)
         skips.append(asdict(skip))
 
-    same = ("clip_len", "size", "resize", "stride", "flow", "seed")
+    same = ["clip_len", "size", "resize", "stride", "flow", "seed"]
+    same += ["stall_seconds", "fetch_ahead", "cache", "cache_size"]
     common: dict[str, Any] = {name: getattr(args, name) for name in same}
     common |= {"rule": args.labels, "batch_size": args.bs}
-    common |= {"device": ranks.device, "on_skip": on_skip}
+    common |= {"device": ranks.device, "node_ranks": ranks.of_node, "on_skip": on_skip}
     prefixes = (args.rgb_prefix, args.flow_x_prefix, args.flow_y_prefix)
-    source = open_source(args.videos, args.data_list, *prefixes, args.reels)
+    source = open_source(args.videos, args.data_list, *prefixes, args.reels, args.cache)
     held_out, held_items = None, "none"
     if args.val_fraction:
         source, held = split(source, args.val_fraction, args.seed)

@@ -20,6 +20,7 @@ from dali_pipes.prepare.store import check_out, write_text
 from dali_pipes.sources import Reels, Source, open_prepared
 from dali_pipes.sources.lists import NO_START
 from dali_pipes.sources.survey import PROBE_AT_START
+from dali_pipes.storage import place
 from dali_pipes.terminal import command, ended, printable_lines
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m dali_pipes.browse",
         description="Put a data set and its 27 labels on a page: one HTML file, for any browser.",
     )
-    parser.add_argument("source", type=Path, metavar="SOURCE", help=SOURCE)
+    parser.add_argument("source", type=place, metavar="SOURCE", help=SOURCE)
     parser.add_argument(
         "--out", type=Path, default=Path("browse.html"), metavar="PAGE.html",
         help="default: browse.html",

@@ -9,7 +9,10 @@ from dali_pipes.flow import add_flow_argument
 from dali_pipes.prepare.work import height_width
 from kernels.labels.schema import RULES
 
-SOURCE = "videos at any depth, or what `dali_pipes.prepare` made: reels, or rgb/ and flow/"
+SOURCE = (
+    "videos at any depth, or what `dali_pipes.prepare` made: reels, also at an address "
+    "(s3://bucket/prefix), or rgb/ and flow/"
+)
 
 
 def add_clip_arguments(parser: argparse.ArgumentParser, told: str | None = None) -> None:

@@ -22,6 +22,7 @@ from dali_pipes.clip_flags import SOURCE, add_clip_arguments
 from dali_pipes.pipelines.running import LoaderStopped
 from dali_pipes.prepare.store import check_out, write_whole
 from dali_pipes.sources import open_prepared
+from dali_pipes.storage import place
 from dali_pipes.terminal import command, ended, printable_lines
 from kernels.labels.schema import NAMES
 
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Write the 27 labels of the clips of a folder to a file.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("dir", type=Path, metavar="DIR", help=SOURCE)
+    parser.add_argument("dir", type=place, metavar="DIR", help=SOURCE)
     parser.add_argument("--out", type=Path, required=True, help="labels.npz or labels.parquet")
     parser.add_argument(
         "--data_list", type=Path, metavar="FILE", help="only these clips: class/video start class"
@@ -116,7 +117,7 @@ def _loader(args: argparse.Namespace) -> "ClipLoader":
     )
 
 
-def export(loader: "ClipLoader", root: Path) -> Table:
+def export(loader: "ClipLoader", root: Path | str) -> Table:
     """The labels of one epoch of a loader that samples evenly; each clip once."""
     from dali_pipes.once import each_once
 

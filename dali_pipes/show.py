@@ -5,6 +5,7 @@ python -m dali_pipes.show REELS/class/video
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from dali_pipes.drawing.page import Image
 from dali_pipes.drawing.picture import clip_picture
 from dali_pipes.flow import COMPUTED, add_flow_argument, fast_flow, flow_size, tvl1_flow
 from dali_pipes.sources import Reels, open_video
+from dali_pipes.storage import place
 from dali_pipes.terminal import command, ended, printable_lines
 from kernels.flow import code as flow_code
 from kernels.labels.schema import RULES, Rule
@@ -36,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "video", type=Path, metavar="VIDEO", help="a video file, or REELS/class/video"
+        "video", type=place, metavar="VIDEO", help="a video file, or REELS/class/video"
     )
     parser.add_argument("--start", type=int, help="first frame, from 0; None: the video's middle")
     parser.add_argument("--out", type=Path, default=Path("clip.png"), help="PNG to write")
@@ -62,7 +64,7 @@ def _draw(args: argparse.Namespace) -> int:
     return 0
 
 
-def _picture_of(video: Path, start: int | None, rule: Rule, flow: str) -> Image:
+def _picture_of(video: Path | str, start: int | None, rule: Rule, flow: str) -> Image:
     """Read, label and draw one clip: the centre crop of the spec that training uses by default."""
     from kernels.labels import clip_labels
 
@@ -91,7 +93,8 @@ def _picture_of(video: Path, start: int | None, rule: Rule, flow: str) -> Image:
     crop = np.s_[:, top : top + spec.size, left : left + spec.size]
     frames, coded = frames[: spec.clip_len][crop], coded[: spec.flow_fields].astype(np.uint8)[crop]
     labels = clip_labels(frames[None], coded[None], rule)[0]
-    title = f"{video.name}, frames {start} to {start + spec.clip_len - 1} of {frames_in_video}"
+    name, last = os.path.basename(video), start + spec.clip_len - 1
+    title = f"{name}, frames {start} to {last} of {frames_in_video}"
     return clip_picture(frames, coded, labels, rule, title=title)
 
 

@@ -49,6 +49,21 @@ share = _number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
 part = _number(float, lambda x: 0 < x <= 1, "a number above 0, up to 1")
 
 
+def amount(text: str) -> int:
+    """Bytes: a number, or one with k, M, G or T, powers of 1000."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "")
+    try:
+        found = float(number) * _UNITS[unit]
+    except ValueError:
+        found = 0.0
+    if not 1 <= found < 1e18:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes, like 200G or 1.5T")
+    return int(found)
+
+
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
 def size(text: str) -> tuple[int, int]:
     """HEIGHTxWIDTH in pixels."""
     height, x, width = text.partition("x")

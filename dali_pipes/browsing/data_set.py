@@ -25,7 +25,7 @@ from kernels.labels.words import value_words
 class DataSet:
     """What a page is made of."""
 
-    root: Path  # as given; names are relative to it, or to the folder of a list
+    root: Path | str  # as given; names are relative to it, or to the folder of a list
     source: Source  # the items that were looked at
     items: int  # that there are
     files: dict[int, File]  # those that can be opened, by item
@@ -112,7 +112,9 @@ class DataSet:
 
     def name(self, path: str) -> str:
         """A path as it is shown."""
-        folder = self.root.parent if self.root.is_file() else self.root  # a list's own
+        folder = self.root
+        if os.path.isfile(folder):  # a list
+            folder = os.path.dirname(os.path.abspath(folder))
         return printable(os.path.relpath(path, folder))
 
     def class_of(self, item: int) -> str | None:

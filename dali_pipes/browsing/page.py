@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def html(found: DataSet) -> str:
     kinds = Counter(doubt.kind for clip in found.clips for doubt in clip.suspicions)
     return page(
         _HERE / "browse.html",
-        f"Labels of {found.root.resolve().name}",
+        f"Labels of {os.path.basename(os.path.abspath(found.root))}",
         script=(_HERE / "browse.js").read_text(encoding="utf-8"),
         style=Markup((_HERE / "browse.css").read_text(encoding="utf-8")),
         colours={"true": TRUE, "predicted": PREDICTED},

@@ -25,6 +25,11 @@ def place(text: str) -> Path | str:
     return text if is_address(text) else Path(text)
 
 
+def whole_path(path: str) -> str:
+    """The same from wherever it is named: an absolute path, or an address."""
+    return path if is_address(path) else os.path.abspath(path)
+
+
 def checked_address(address: str) -> str:
     """The address without a slash at its end. Raises ValueError if it holds more than a place."""
     parts = urlsplit(address)

@@ -111,8 +111,9 @@ def _common() -> Parser:
         help="of a random network")
 
     group = parser.add_argument_group("data")
-    group.add_argument("--videos", type=Path, required=True, metavar="DIR",
-        help="videos, searched with subfolders, or reels; a video's class is its folder")
+    group.add_argument("--videos", required=True, metavar="DIR|ADDRESS",
+        help="videos, searched with subfolders, or reels, also at an address (s3://bucket/prefix); "
+        "a video's class is its folder")
     group.add_argument("--out", type=events_folder, required=True, metavar="DIR",
         help="where results go")
     group.add_argument("--cache", type=Path, metavar="DIR",
@@ -152,7 +153,7 @@ def _split() -> Parser:
     group.add_argument("--split", type=Path, metavar="DIR", help="UCF101 or HMDB51 split files")
     group.add_argument("--fold", type=whole(1), default=1, metavar="N",
         help="which of their splits")
-    group.add_argument("--test_videos", type=Path, metavar="DIR",
+    group.add_argument("--test_videos", metavar="DIR|ADDRESS",
         help="test videos in a folder of their own; all of --videos train")
     group.add_argument("--test_fraction", type=share, default=0.3, metavar="SHARE",
         help="held out of each class where neither --split nor --test_videos is given")

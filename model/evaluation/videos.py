@@ -1,6 +1,5 @@
 """The videos of a task: split into sides, described by features, seen in the report."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +12,7 @@ from dali_pipes.decoding.pixels import resized
 from dali_pipes.loader import NothingUsable
 from dali_pipes.prepare.list_clips import read_split
 from dali_pipes.sources import Source, open_source, open_video
+from dali_pipes.storage.address import whole_path
 from model.evaluation.features import FeatureCache, Table, cache_key, extract
 from model.evaluation.options import CLIP_DEFAULTS
 from model.evaluation.report import SHOWN_NEIGHBOURS, SHOWN_QUERIES, Neighbour, Query
@@ -93,7 +93,7 @@ def described(
     known: dict[int, str] = {}
     for item, path in enumerate(source.paths):
         try:
-            known[item] = "|".join([os.path.abspath(path), *map(str, source.stamp(item))])
+            known[item] = "|".join([whole_path(path), *map(str, source.stamp(item))])
         except BadVideo as error:
             work.left_out[path] = f"{error.stage}: {error.reason}"
     todo = [item for item, name in known.items() if name not in cache]

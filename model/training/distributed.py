@@ -28,6 +28,7 @@ class Ranks:
     world_size: int
     device: torch.device
     why: str  # the device's reason
+    of_node: int = 1  # processes on this machine
 
     @property
     def first(self) -> bool:
@@ -93,7 +94,7 @@ def joined(choice: str) -> Iterator[Ranks]:
     if world_size > 1:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE)
-    yield Ranks(rank, world_size, device, why)
+    yield Ranks(rank, world_size, device, why, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     if world_size > 1:  # after an error the others may not answer any more
         dist.destroy_process_group()
 

@@ -10,6 +10,7 @@ from model import BACKBONES
 from model.flags import (
     Help,
     Parser,
+    amount,
     events_folder,
     not_negative,
     part,
@@ -75,10 +76,11 @@ def _parser(add_flow: AddFlow) -> argparse.ArgumentParser:
 
     # fmt: off
     group = parser.add_argument_group("data (--videos, --reels, or the three prefixes)")
-    group.add_argument("--videos", type=Path, metavar="DIR",
+    group.add_argument("--videos", metavar="DIR",
         help="folder of videos, searched with its subfolders; a video's class is its folder")
-    group.add_argument("--reels", type=Path, metavar="DIR",
-        help="folder of `python -m dali_pipes.prepare reels`: frames and flow at training size")
+    group.add_argument("--reels", metavar="DIR|ADDRESS",
+        help="what `python -m dali_pipes.prepare reels` made, frames and flow at training size: a "
+        "folder, or an address (s3://bucket/prefix, gs://, https://)")
     group.add_argument("--rgb_prefix", type=Path, metavar="DIR",
         help="folder of frame folders: [class/]video/frame000001.jpg")
     group.add_argument("--flow_x_prefix", type=Path, metavar="DIR",
@@ -106,8 +108,21 @@ def _parser(add_flow: AddFlow) -> argparse.ArgumentParser:
         help="batches to prepare ahead: more take memory and bridge longer stalls")
     group.add_argument("--decode_threads", type=whole(1, 1024), default=8, metavar="N",
         help="threads of each training process that drive the GPU's decoders of video and JPEG")
+    group.add_argument("--stall-seconds", type=positive, default=300.0, metavar="SECONDS",
+        help="end the run after so long without a batch; three quarters of it a clip may take to "
+        "come from an address, faults included, before it is left out")
     group.add_argument("--on-bad-file", choices=("skip", "stop"), default="skip",
         help="leave a bad file out and report it, or end the run")
+
+    group = parser.add_argument_group("reels at an address")
+    group.add_argument("--fetch-ahead", type=whole(1, 100_000), default=128, metavar="CLIPS",
+        help="clips that each training process fetches before their turn, as many at once as "
+        "needed")
+    group.add_argument("--cache", type=Path, metavar="DIR",
+        help="folder of this machine that keeps what was fetched, for all its processes and later "
+        "runs")
+    group.add_argument("--cache-size", type=amount, default=200 * 10**9, metavar="BYTES",
+        help="how much of it: 200G, 1.5T (default: 200G); what is needed last goes first")
 
     group = parser.add_argument_group("labels")
     group.add_argument("--labels", choices=RULES, default="corrected",
@@ -195,7 +210,8 @@ def _flags(text: str) -> tuple[int, ...]:
 # check: they may lie elsewhere.
 _OWN = {
     *("videos", "reels", "data_list", "rgb_prefix", "flow_x_prefix", "flow_y_prefix"),
-    *("on_bad_file", "num_workers", "prefetch", "decode_threads", "device", "precision", "compile"),
+    *("on_bad_file", "stall_seconds", "fetch_ahead", "cache", "cache_size", "num_workers"),
+    *("prefetch", "decode_threads", "device", "precision", "compile"),
     *("model_save_dir", "log_dir", "max_save_num", "save_minutes", "resume"),
 }
 # Flags that a resumed run may change; all others decide what is computed.
