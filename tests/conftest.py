@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.object_store"]  # its fixtures
+
 # CuPy creates its cache folder on import, also where there is no GPU.
 os.environ.setdefault("CUPY_CACHE_DIR", os.path.join(tempfile.gettempdir(), "sts-dali-cupy-cache"))
 # Threads of torch that wait for each other do not spin: processes share the cores in a test run.
