@@ -207,7 +207,10 @@ class Feed:
         if self._running is None:
             if isinstance(self.source, Reels) and isinstance(self.source.files, RemoteFiles):
                 plan = Plan(self.source, self.spec, self.flow, share)
-                self._fetcher = Fetcher(plan, self.fetching, self.stall_seconds)
+                # Workers begin anywhere in the batches under way.
+                at_work = self.batch_size * (self.prefetch + 1)
+                fetching = replace(self.fetching, ahead=self.fetching.ahead + at_work)
+                self._fetcher = Fetcher(plan, fetching, self.stall_seconds)
             self._running = Running(lambda notes: self._start(share, notes), self.stall_seconds)
         try:
             return self._running.next()

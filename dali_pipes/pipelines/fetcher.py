@@ -43,7 +43,7 @@ _BORNE = 0.75  # of stall_seconds: a clip that does not come is left out before 
 class Fetching:
     """How the clips of remote reels are fetched."""
 
-    ahead: int  # clips before their turn
+    ahead: int  # clips before a worker takes them
     cache: Path | None  # of this machine, for its ranks together
     cache_bytes: int
     rank: int
@@ -212,7 +212,7 @@ def _serve(plan: Plan, fetching: Fetching, files: Fetched, begun: Connection) ->
             fetching.cache,
             fetching.cache_bytes,
             fetching.node_ranks,
-            lambda: plan.next_uses(ahead.reached, fetching),
+            lambda: plan.next_uses(max(0, ahead.reached), fetching),
         )
     with Listener(files.address, "AF_UNIX", backlog=128, authkey=files.key) as listener:
         ahead = Ahead(plan.files, cache, plan, fetching.ahead)

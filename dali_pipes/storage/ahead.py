@@ -1,9 +1,8 @@
 """Fetching ahead of those who read: the order of what they will ask for is known.
 
-    asked for          next to be fetched
-    v                  v
-    n  n+1  n+2  ...   n+ahead      ranges of bytes, a clip each
-    '---- fetched, or on their way ----'
+    n     n+1  n+2  ...  n+ahead  |  n+ahead+1  ...      ranges of bytes, a clip each
+    ^     '------------------'       next to be fetched
+    asked for    fetched, or on their way
 
 Ranges are taken up some at a time, those in the cache left out, neighbours in one request.
 """
@@ -66,13 +65,13 @@ class Ahead:
         ahead: int,
     ) -> None:
         self._files, self._cache, self._plan, self._ahead = files, cache, plan, ahead
-        self.reached = 0  # number in the plan of what was asked for last
+        self.reached = -1  # number in the plan of what was asked for so far
         self._next = 0  # number in the plan of the first that is not taken up
         self._coming: dict[tuple[str, int, int], deque[tuple[int, Future[bytes]]]] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(min(ahead + 1, MOST_REQUESTS))
         with self._lock:
-            self._go_on(0)
+            self._go_on(-1)
 
     def get(self, shard: str, offset: int, size: int) -> bytes:
         """The bytes, once they are here. Raises what `RemoteFiles.read` raises."""
@@ -95,7 +94,7 @@ class Ahead:
     def _go_on(self, reached: int) -> None:
         """Take up what is within reach, once it is enough for neighbours to be among it."""
         self.reached = max(self.reached, reached)
-        until = self.reached + self._ahead
+        until = self.reached + 1 + self._ahead
         if until - self._next < max(1, self._ahead // 4):
             return
         parts = []

@@ -122,8 +122,8 @@ class Cache:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:  # another process is at it
                 return
-            # As much as all may write before they look again.
-            self._evict(self.limit - 2 * part * self.sharers)
+            # Beside it, as much as all may write before they look again.
+            self._evict(self.limit - size - 2 * part * self.sharers)
         self._written = 0
 
     def _evict(self, most: int) -> None:
