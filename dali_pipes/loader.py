@@ -315,6 +315,7 @@ class ClipLoader:
         lines = [
             ("device", f"{self.device}{self._device_reason and f' ({self._device_reason})'}"),
             ("source", f"{self.source.name}: {', '.join(found)}"),
+            *([("fetching", told)] if (told := self._feed.fetching_words) else []),
             ("decoder", self._feed.decoder),
             ("flow", f"{self.flow} ({self._flow_reason})"),
             ("labels", "none" if self.flow == NO_FLOW else f"27, rule {self.spec.rule}"),

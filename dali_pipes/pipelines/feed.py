@@ -97,6 +97,15 @@ class Feed:
         return "video on the CPU (PyAV)"
 
     @property
+    def fetching_words(self) -> str:
+        """How clips come from an address; nothing if they lie in a folder."""
+        return str(self.fetching) if self._is_remote else ""
+
+    @property
+    def _is_remote(self) -> bool:
+        return isinstance(self.source, Reels) and isinstance(self.source.files, RemoteFiles)
+
+    @property
     def _on_gpu(self) -> bool:
         return decodes_on_gpu(self.flow, self.device)
 
@@ -205,8 +214,8 @@ class Feed:
 
     def _run(self, share: Share, clips: Sequence[Clip]) -> Any:
         if self._running is None:
-            if isinstance(self.source, Reels) and isinstance(self.source.files, RemoteFiles):
-                plan = Plan(self.source, self.spec, self.flow, share)
+            if self._is_remote:
+                plan = Plan(cast(Reels, self.source), self.spec, self.flow, share)
                 # Workers begin anywhere in the batches under way.
                 at_work = self.batch_size * (self.prefetch + 1)
                 fetching = replace(self.fetching, ahead=self.fetching.ahead + at_work)

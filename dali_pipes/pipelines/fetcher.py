@@ -49,6 +49,12 @@ class Fetching:
     rank: int
     node_ranks: int  # ranks of a machine; their numbers are neighbours
 
+    def __str__(self) -> str:
+        kept = "no cache"
+        if self.cache is not None:
+            kept = f"up to {self.cache_bytes / 1e9:g} GB kept in {self.cache}"
+        return f"{self.ahead} clips ahead, {kept}"
+
 
 @dataclass
 class Fetched:
