@@ -156,7 +156,7 @@ class Fault:
     refuse    the connection is closed instead
     reset     the connection is reset in the middle of the body
     truncate  the length is announced in full, the body ends early
-    status    `status` instead, with an error as of S3
+    status    `status` instead, with an error as of S3 that says `text`
     hang      nothing for `seconds`, then the connection is closed
     corrupt   one bit of the body is another one
     whole     the server knows nothing of ranges: everything comes, with status 200
@@ -165,6 +165,7 @@ class Fault:
     kind: str
     seconds: float = 0.0
     status: int = 503
+    text: str = "injected"
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,11 @@ Schedule = Callable[[Request], Fault | None]
 def of_shards(request: Request) -> bool:
     """Whether it reads from a .tar."""
     return request.method == "GET" and request.path.endswith(".tar")
+
+
+def anything(request: Request) -> bool:
+    """For `only`: faults meet all requests."""
+    return True
 
 
 def never(request: Request) -> None:
@@ -254,6 +260,21 @@ class FaultyProxy:
     def environment(self) -> dict[str, str]:
         """By which S3 clients find it."""
         return environment(self.url)
+
+    @contextmanager
+    def in_environment(self) -> Iterator[None]:
+        """S3 clients of this process, and of those it starts, find the proxy."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in STRAY:
+                patch.delenv(name, raising=False)
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            yield
+
+    def calm(self) -> None:
+        """As it was at first: no faults, nothing asked."""
+        self.schedule, self.only, self.latency = never, of_shards, 0.0
+        self.clear()
 
     def clear(self) -> None:
         """Forget what was asked and injected."""
@@ -332,7 +353,7 @@ class FaultyProxy:
             return False
         if fault is not None and kind == "status":
             await _body(reader, None, headers)
-            writer.write(_error(fault.status, method))
+            writer.write(_error(fault, method))
             await writer.drain()
             return True
         if kind == "whole":
@@ -366,14 +387,12 @@ _LIMIT = 2**18  # bytes that are held of a stream
 _CODES = {403: "AccessDenied", 404: "NoSuchKey", 429: "TooManyRequests", 500: "InternalError"}
 
 
-def _error(status: int, method: str) -> bytes:
-    body = (
-        f"<Error><Code>{_CODES.get(status, 'SlowDown')}</Code><Message>injected</Message></Error>"
-    )
+def _error(fault: Fault, method: str) -> bytes:
+    code = _CODES.get(fault.status, "SlowDown")
+    body = f"<Error><Code>{code}</Code><Message>{fault.text}</Message></Error>".encode()
     headers = {"content-type": "application/xml", "content-length": str(len(body))}
-    return _written(f"HTTP/1.1 {status} injected", headers) + (
-        b"" if method == "HEAD" else body.encode()
-    )
+    head = _written(f"HTTP/1.1 {fault.status} {code}", headers)
+    return head if method == "HEAD" else head + body
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[str, dict[str, str]]:
@@ -459,11 +478,7 @@ def object_store() -> Iterator[ObjectStore]:
 
 
 @pytest.fixture
-def faulty(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+def faulty(object_store: ObjectStore) -> Iterator[FaultyProxy]:
     """A proxy before the object store, which S3 clients find in the environment; no faults yet."""
-    with FaultyProxy(object_store.url) as proxy:
-        for name in STRAY:
-            monkeypatch.delenv(name, raising=False)
-        for name, value in proxy.environment.items():
-            monkeypatch.setenv(name, value)
+    with FaultyProxy(object_store.url) as proxy, proxy.in_environment():
         yield proxy
