@@ -36,6 +36,7 @@ from dali_pipes.storage.copies import version_key
 from dali_pipes.storage.files import Stamp
 from dali_pipes.storage.remote import Version
 
+PROCESS = "sts-dali-fetcher"
 _BORNE = 0.75  # of stall_seconds: a clip that does not come is left out before the run is stopped
 
 
@@ -116,7 +117,7 @@ class Fetcher:
         spawn = get_context("spawn")
         self._ready, begun = spawn.Pipe(duplex=False)
         process = spawn.Process(
-            target=_serve, args=(plan, fetching, self.files, begun), daemon=True
+            target=_serve, args=(plan, fetching, self.files, begun), daemon=True, name=PROCESS
         )
         with quiet_children(main=False):
             process.start()
