@@ -210,7 +210,6 @@ def test_many_readers_at_once_of_a_server_that_is_often_wrong(served: Served) ->
     ("fault", "said"),
     [
         (Fault("status", status=503), "the server answers 503"),
-        (Fault("truncate"), ""),
         (Fault("reset"), ""),
         (Fault("hang", seconds=60), "imeout"),
     ],
@@ -222,21 +221,19 @@ def test_patience_ends_and_then_one_attempt_is_enough(
     files = served.files(patience=0.5)
     served.proxy.only = lambda request: request.name == "one.tar"
     served.proxy.schedule = always(fault)
-    with pytest.raises(
-        NotFetched, match=r"\((tried \d+ times in [01] s|tried once in 1 s)\)$"
-    ) as error:
+    with pytest.raises(NotFetched, match=r"\((tried \d+ times|tried once) in \d+ s\)$") as error:
         files.read("one.tar", 7, 1000)
     assert said in why(error)
     assert served.proxy.injected[fault.kind] >= (1 if fault.kind == "hang" else 2)
     assert files.read("two.tar", 7, 1000) == DATA[7:1007]
     served.proxy.clear()
-    with pytest.raises(NotFetched, match=r"\(tried once in [01] s\)"):
+    with pytest.raises(NotFetched, match=r"\(tried once in \d+ s\)"):
         files.read("one.tar", 7, 1000)
     assert served.proxy.injected == {fault.kind: 1}
     served.proxy.schedule = never
     assert files.read("one.tar", 7, 1000) == DATA[7:1007]
     served.proxy.clear()
-    served.proxy.schedule = first(2, Fault("status"))  # it came again: patience is back
+    served.proxy.schedule = first(1, Fault("status"))  # it came again: patience is back
     assert files.read("one.tar", 7, 1000) == DATA[7:1007]
 
 
@@ -409,12 +406,12 @@ def test_no_credentials(s3: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     assert why(error) == "Unable to locate credentials: set credentials in the environment"
 
 
-def test_pickled_files_are_the_same(served: Served) -> None:
-    files = served.files(patience=0.4)
-    served.proxy.schedule = always(Fault("status"))
+def test_pickled_files_are_the_same(s3: Served) -> None:
+    files = s3.files(patience=0.4)
+    s3.proxy.schedule = always(Fault("status"))
     with pytest.raises(NotFetched):
         files.read("one.tar", 7, 10)
-    served.proxy.clear()
+    s3.proxy.clear()
     pickled = pickle.dumps(files)
     assert SECRET_KEY.encode() not in pickled
     copy = pickle.loads(pickled)
@@ -423,7 +420,7 @@ def test_pickled_files_are_the_same(served: Served) -> None:
     assert copy.stamp("two.tar") == files.stamp("two.tar")
     again = pickle.loads(pickle.dumps(error.value))
     assert (type(again), again.strerror) == (NotFetched, error.value.strerror)
-    served.proxy.schedule = first(2, Fault("status"))
+    s3.proxy.schedule = first(2, Fault("status"))
     assert copy.with_patience(30).read("one.tar", 9, 10) == DATA[9:19]
 
 
@@ -473,7 +470,7 @@ def test_a_large_upload_whose_end_is_not_confirmed(
     monkeypatch.setattr("s3fs.core.calculate_chunksize", lambda size, chunksize=None: 5 * 2**20)
     files = s3.files(patience=20)
     s3.proxy.only = lambda request: request.method == "POST" and "uploadId" in request.query
-    s3.proxy.schedule = first(1, Fault("truncate"))
+    s3.proxy.schedule = lambda _: None if s3.proxy.injected else Fault("truncate")
     (tmp_path / "new").write_bytes(bytes(11 * 2**20))
     files.upload(tmp_path / "new", "three.tar")
     assert len(object_store.get(f"{s3.address}/three.tar")) == 11 * 2**20
