@@ -76,7 +76,7 @@ class ClipLoader:
     num_workers: decoding processes; 0 decodes in this one. prefetch: batches prepared ahead.
     decode_threads: threads that drive a GPU's decoders. stall_seconds: after so long without a
     batch and with no byte of a file read LoaderStopped is raised; faults of an address are borne
-    for three quarters of it. on_skip: called with each `Skip`; what it raises comes out.
+    for 60 % of it. on_skip: called with each `Skip`; what it raises comes out.
     Of reels at an address: fetch_ahead clips are fetched before their turn; cache is a folder of
     this machine where up to cache_size bytes of them are kept, for its ranks together and later
     runs; node_ranks: how many ranks a machine has, whose numbers are neighbours.

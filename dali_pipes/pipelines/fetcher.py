@@ -31,13 +31,13 @@ from dali_pipes.sources.lists import NO_START
 from dali_pipes.sources.reels import extent
 from dali_pipes.storage import RemoteFiles, Unreachable
 from dali_pipes.storage.ahead import Ahead, Range
-from dali_pipes.storage.cache import Cache, Piece, piece_name
+from dali_pipes.storage.cache import Cache, Held, Piece, piece_name
 from dali_pipes.storage.copies import version_key
 from dali_pipes.storage.files import Stamp
 from dali_pipes.storage.remote import Version
 
 PROCESS = "sts-dali-fetcher"
-_BORNE = 0.75  # of stall_seconds: a clip that does not come is left out before the run is stopped
+BORNE = 0.6  # of stall_seconds: a clip that does not come is left out before the run is stopped
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,18 @@ class Fetched:
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Raises NotFetched, Unreachable."""
-        return self._ask(name, offset, size, False)
+        found = self._ask(name, offset, size, False)
+        if isinstance(found, Held):  # gone meanwhile: anew
+            return found.read() or self.read_again(name, offset, size)
+        return found
 
     def read_again(self, name: str, offset: int, size: int) -> bytes:
         """Raises NotFetched, Unreachable."""
-        return self._ask(name, offset, size, True)
+        found = self._ask(name, offset, size, True)
+        assert not isinstance(found, Held)
+        return found
 
-    def _ask(self, *request: Any) -> bytes:
+    def _ask(self, *request: Any) -> bytes | Held:
         try:
             if not hasattr(self._here, "connection"):
                 self._here.connection = Client(self.address, "AF_UNIX", self.key)
@@ -96,8 +101,8 @@ class Fetched:
             raise Unreachable(f"{self.place}: the process that fetches from there ended") from error
         if isinstance(answer, Exception):
             raise answer
-        data: bytes = answer
-        return data
+        found: bytes | Held = answer
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         return {"files": self.files, "address": self.address, "key": self.key}
@@ -110,7 +115,7 @@ class Fetcher:
     """The process, from when it is made until it is closed, and its files."""
 
     def __init__(self, plan: "Plan", fetching: Fetching, stall_seconds: float) -> None:
-        files = plan.files.with_patience(_BORNE * stall_seconds)
+        files = plan.files.with_patience(BORNE * stall_seconds)
         plan = replace(plan, source=replace(plan.source, files=files))
         # Abstract: no file is left behind, however it ends. Whoever has the key may ask.
         self.files = Fetched(files, f"\0sts-dali-{uuid4().hex}", os.urandom(32))
@@ -238,7 +243,7 @@ def _answer(connection: Connection, ahead: Ahead, plan: Plan) -> None:
     with suppress(EOFError, OSError), connection:
         while True:
             shard, offset, size, again = connection.recv()
-            answer: bytes | Exception
+            answer: bytes | Held | Exception
             try:
                 if again:
                     answer = ahead.get_again(plan.range_at(shard, offset, size))

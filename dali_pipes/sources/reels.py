@@ -18,7 +18,7 @@ from dali_pipes.sources.folders import by_folder, classes, existing_folder
 from dali_pipes.sources.lists import NO_START, inside, only, read_list
 from dali_pipes.sources.reel_index import INDEX_FILE, Columns, Stamp
 from dali_pipes.sources.source import Items
-from dali_pipes.storage import LocalFiles, RemoteFiles, is_address
+from dali_pipes.storage import LocalFiles, RemoteFiles, Unreachable, is_address
 from dali_pipes.storage.copies import local_copy
 from dali_pipes.storage.files import Files
 
@@ -350,5 +350,8 @@ def _opened(place: Path | str, cache: Path | None) -> Opened:
     if not columns.names:
         raise ValueError(f"{files.place}: its reels hold no video")
     if isinstance(files, RemoteFiles):
-        files.look(columns.shards)
+        try:
+            files.look(columns.shards)
+        except Unreachable as error:
+            raise ValueError(str(error)) from error
     return Opened(files, manifest, str(index), index_stamp, columns)

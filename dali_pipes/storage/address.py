@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL|_SAS", re.IGNORECASE)
 _QUERY = re.compile(r"(://[^\s?'\"]*)\?[^\s'\"]*")  # of an address: signatures go there
-_USER = re.compile(r"://[^\s/@]*@")
+_USER = re.compile(r"://[^\s/]*@")
+_HOST = re.compile(r"([\w.-]*|\[[\da-fA-F:.]+\])(:\d*)?")
 _LEAST_SECRET = 6  # characters; what is shorter would blot out words
 
 
@@ -33,9 +34,11 @@ def whole_path(path: str) -> str:
 def checked_address(address: str) -> str:
     """The address without a slash at its end. Raises ValueError if it holds more than a place."""
     parts = urlsplit(address)
-    if "@" in parts.netloc or parts.query or parts.fragment:
+    host = parts.netloc.rpartition("@")[2]
+    plain = _HOST.fullmatch(host) is not None  # else a password ended it: "/", "?", "#"
+    if not plain or "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError(
-            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}: has a user, a query "
+            f"{parts.scheme}://{host + parts.path if plain else '...'}: has a user, a query "
             "or a fragment in it; give the address alone, credentials belong in the environment"
         )
     return address.rstrip("/")
@@ -52,7 +55,7 @@ def without_secrets(text: str) -> str:
     """Text of a library's error on one line, without credentials of the environment or addresses'
     queries and users."""
     text = " ".join(text.split())
-    for name, value in os.environ.items():
+    for name, value in sorted(os.environ.items(), key=lambda one: -len(one[1])):
         if len(value) >= _LEAST_SECRET and _SECRET_NAME.search(name):
             text = text.replace(value, "***")
     return _USER.sub("://***@", _QUERY.sub(r"\1?***", text))

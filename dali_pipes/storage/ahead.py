@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dali_pipes.storage.cache import PAGE, Cache, Piece
+from dali_pipes.storage.cache import PAGE, Cache, Held, Piece
 from dali_pipes.storage.remote import RemoteFiles
 
 NEAR = 2**16  # bytes between two ranges that one request may well bring along
@@ -45,7 +45,7 @@ class _Part:
     """What has to come of a range: the bytes begin..end of its shard, whole pages with a cache."""
 
     range: Range
-    future: Future[bytes]
+    future: Future[bytes | Held]
     begin: int
     end: int
 
@@ -67,14 +67,14 @@ class Ahead:
         self._files, self._cache, self._plan, self._ahead = files, cache, plan, ahead
         self.reached = -1  # number in the plan of what was asked for so far
         self._next = 0  # number in the plan of the first that is not taken up
-        self._coming: dict[tuple[str, int, int], deque[tuple[int, Future[bytes]]]] = {}
+        self._coming: dict[tuple[str, int, int], deque[tuple[int, Future[bytes | Held]]]] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(min(ahead + 1, MOST_REQUESTS))
         with self._lock:
             self._go_on(-1)
 
-    def get(self, shard: str, offset: int, size: int) -> bytes:
-        """The bytes, once they are here. Raises what `RemoteFiles.read` raises."""
+    def get(self, shard: str, offset: int, size: int) -> bytes | Held:
+        """The bytes, once they are here, or where. Raises what `RemoteFiles.read` raises."""
         key = shard, offset, size
         with self._lock:
             future = None
@@ -100,7 +100,7 @@ class Ahead:
         parts = []
         for number in range(self._next, until):
             if (found := self._plan(number)) is not None:
-                part = _Part(found, Future[bytes](), found.offset, found.end)
+                part = _Part(found, Future[bytes | Held](), found.offset, found.end)
                 key = found.shard, found.offset, found.size
                 self._coming.setdefault(key, deque()).append((number, part.future))
                 parts.append(part)
@@ -126,11 +126,9 @@ class Ahead:
         wanted, piece = part.range, part.range.piece
         absent = self._cache.absent(piece, *wanted.pages)
         if not absent:
-            held = self._held(wanted, wanted.offset, wanted.end)
-            if held is not None:
-                part.future.set_result(held)
-                return False
-            absent = list(range(*wanted.pages))
+            held = self._cache.held(piece, wanted.offset - piece.begin, wanted.size)
+            part.future.set_result(held)
+            return False
         part.begin = piece.begin + absent[0] * PAGE
         part.end = piece.begin + min((absent[-1] + 1) * PAGE, piece.size)
         return True
@@ -171,7 +169,7 @@ class Ahead:
         if begin >= end:
             return b""
         assert self._cache is not None
-        return self._cache.read(wanted.piece, begin - wanted.piece.begin, end - begin)
+        return self._cache.held(wanted.piece, begin - wanted.piece.begin, end - begin).read()
 
 
 def _place(part: _Part) -> tuple[str, int]:

@@ -48,6 +48,23 @@ def piece_name(key: str, begin: int) -> str:
     return f"{key}/{begin}"
 
 
+class Held(NamedTuple):
+    """Bytes that the cache has: of a file, which may be gone by the time it is read."""
+
+    path: str
+    offset: int
+    size: int
+
+    def read(self) -> bytes | None:
+        """None if they cannot be read."""
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                data = os.pread(file.fileno(), self.size, self.offset)
+        except OSError:
+            return None
+        return data if len(data) == self.size else None
+
+
 @dataclass
 class Cache:
     """A folder of at most `limit` bytes, which `sharers` processes of this machine fill.
@@ -76,14 +93,9 @@ class Cache:
         marks = marks.ljust(last - first, b"\0")
         return [first + n for n, mark in enumerate(marks) if mark != 1]
 
-    def read(self, piece: Piece, begin: int, size: int) -> bytes | None:
-        """Bytes of the piece from `begin` on; None if they cannot be read."""
-        try:
-            with open(self._pieces / piece.name, "rb") as file:
-                data = os.pread(file.fileno(), size, piece.data + begin)
-        except OSError:
-            return None
-        return data if len(data) == size else None
+    def held(self, piece: Piece, begin: int, size: int) -> Held:
+        """Bytes of the piece from `begin` on, if their pages are there."""
+        return Held(str(self._pieces / piece.name), piece.data + begin, size)
 
     def write(self, piece: Piece, first: int, data: bytes) -> None:
         """Put whole pages of a piece there, from page `first` on (its last may be shorter)."""

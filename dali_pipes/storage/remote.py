@@ -80,6 +80,8 @@ class RemoteFiles:
         names = list(names)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             self.versions = dict(zip(names, pool.map(seen, names), strict=True))
+        if any(isinstance(one, str) and one != ABSENT for one in self.versions.values()):
+            self._check_reachable()
 
     def version(self, name: str) -> Version:
         """What content the file has now. Raises NotFetched, FileNotFoundError."""
@@ -139,7 +141,17 @@ class RemoteFiles:
 
     def upload(self, file: Path, name: str) -> None:
         """Put a file there: whole, or not at all. Raises NotFetched."""
-        self._tried(name, lambda: self.system.put_file(str(file), self._path(name)))
+
+        def put() -> None:
+            try:
+                self.system.put_file(str(file), self._path(name))
+            except FileNotFoundError as error:
+                if _code(error) != "NoSuchUpload":
+                    raise
+                # the parts are one already, or gone: s3fs, which wanted to remove them, hides why
+                raise OSError("what was sent was not confirmed") from None
+
+        self._tried(name, put)
 
     def write(self, name: str, data: bytes) -> None:
         """Put bytes there: whole, or not at all. Raises NotFetched."""
@@ -151,7 +163,6 @@ class RemoteFiles:
 
     def names(self) -> list[str]:
         """The files directly there. Raises NotFetched."""
-        self.system.invalidate_cache()
         try:
             found = self._tried("", lambda: self.system.ls(self._path(""), detail=True))
         except FileNotFoundError:
@@ -201,11 +212,16 @@ class RemoteFiles:
 
     def _check_reachable(self) -> None:
         """Raises Unreachable unless the file comes that is there as long as any is."""
-        try:
-            self.system.cat_file(self._path(self.proof), start=0, end=1)
-        except Exception as error:
-            why = _diagnosis(error)[0]
-            raise Unreachable(f"{self.place}: nothing comes any more: {why}") from error
+        short = min(0.5, self.patience / 20)
+        for pause in (short, 2 * short, None):  # a busy server refuses a few of all requests
+            try:
+                self.system.cat_file(self._path(self.proof), start=0, end=1)
+                return
+            except Exception as error:
+                why, passes = _diagnosis(error)
+                if not passes or pause is None:
+                    raise Unreachable(f"{self.place}: nothing comes any more: {why}") from error
+            time.sleep(pause * random.uniform(0.5, 1.0))
 
 
 ABSENT = "no such file"
@@ -226,6 +242,9 @@ def _diagnosis(error: Exception) -> tuple[str, bool]:
     while cause is not None and status is None:
         status = _status(cause)
         cause = cause.__cause__
+    hidden = error.__cause__  # fsspec's http says FileNotFoundError of whatever goes wrong
+    if status is None and isinstance(error, FileNotFoundError) and isinstance(hidden, Exception):
+        return _diagnosis(hidden)
     text = without_secrets(str(error)) or type(error).__name__
     name = type(error).__name__
     if isinstance(error, _Final):
@@ -237,11 +256,18 @@ def _diagnosis(error: Exception) -> tuple[str, bool]:
     if name in _NO_CREDENTIALS:
         return f"{text}: set credentials in the environment", False
     if status is not None:
-        return f"the server answers {status} ({text})", True
+        return f"the server answers {status} ({text})", status not in _FINAL_STATUS
     return f"{name}: {text}" if name not in ("OSError", text) else text, True
 
 
+_FINAL_STATUS = (301, 405, 416, 501)  # another region, not allowed, behind the end, not known
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")
+
+
+def _code(error: BaseException) -> str | None:
+    """The code of S3 for an error of s3fs."""
+    answer = getattr(error.__cause__, "response", None)
+    return answer.get("Error", {}).get("Code") if isinstance(answer, dict) else None
 
 
 def _status(error: BaseException) -> int | None:
@@ -262,7 +288,7 @@ def _system(address: str, seconds: float) -> Any:
     import fsspec
 
     protocol = address.partition("://")[0]
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"use_listings_cache": False}  # or info() tells what once was
     if protocol in ("s3", "s3a"):
         options["config_kwargs"] = {
             "connect_timeout": seconds,

@@ -109,8 +109,8 @@ def _parser(add_flow: AddFlow) -> argparse.ArgumentParser:
     group.add_argument("--decode_threads", type=whole(1, 1024), default=8, metavar="N",
         help="threads of each training process that drive the GPU's decoders of video and JPEG")
     group.add_argument("--stall-seconds", type=positive, default=300.0, metavar="SECONDS",
-        help="end the run after so long without a batch; three quarters of it a clip may take to "
-        "come from an address, faults included, before it is left out")
+        help="end the run after so long without a batch; 60 %% of it a clip may take to come from "
+        "an address, faults included, before it is left out")
     group.add_argument("--on-bad-file", choices=("skip", "stop"), default="skip",
         help="leave a bad file out and report it, or end the run")
 

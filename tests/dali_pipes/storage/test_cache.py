@@ -28,15 +28,15 @@ def used(folder: Path) -> int:
 def test_pages_are_there_once_written(tmp_path: Path) -> None:
     mine, others = cache(tmp_path), cache(tmp_path)
     assert mine.absent(PIECE, 0, 6) == [0, 1, 2, 3, 4, 5]
-    assert mine.read(PIECE, 0, 1) is None
+    assert mine.held(PIECE, 0, 1).read() is None
     two, end = content(2), content(1)[:17]
     mine.write(PIECE, 1, two)
     mine.write(PIECE, 5, end)
     assert others.absent(PIECE, 0, 6) == [0, 3, 4]
     assert others.absent(PIECE, 1, 3) == []
-    assert others.read(PIECE, PAGE + 5, PAGE) == two[5 : PAGE + 5]
-    assert others.read(PIECE, 5 * PAGE, 17) == end
-    assert others.read(PIECE, 5 * PAGE, 18) is None  # the piece ends before
+    assert others.held(PIECE, PAGE + 5, PAGE).read() == two[5 : PAGE + 5]
+    assert others.held(PIECE, 5 * PAGE, 17).read() == end
+    assert others.held(PIECE, 5 * PAGE, 18).read() is None  # the piece ends before
 
 
 def test_only_what_is_written_takes_room(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_full_disk_ends_writing_and_nothing_else(
     mine.write(PIECE, 2, content(1))
     mine.write(PIECE, 3, content(1))
     assert mine.absent(PIECE, 0, 4) == [1, 2, 3]
-    assert mine.read(PIECE, 0, PAGE) == kept
+    assert mine.held(PIECE, 0, PAGE).read() == kept
     (line,) = capfd.readouterr().err.splitlines()
     assert str(tmp_path) in line
     assert "No space left" in line
@@ -131,7 +131,7 @@ def test_a_process_that_dies_at_it_leaves_no_half_page(tmp_path: Path) -> None:
     assert mine.absent(PIECE, 0, 5) == [0, 1, 2, 3, 4]
     data = content(1)
     mine.write(PIECE, 1, data)
-    assert mine.read(PIECE, PAGE, PAGE) == data
+    assert mine.held(PIECE, PAGE, PAGE).read() == data
 
 
 WRITES = """
@@ -144,7 +144,7 @@ for n in range(300):
     page = n * 5 % 8
     mine.write(piece, page, bytes([n % 30]) * PAGE)
     if not mine.absent(piece, page, page + 1):
-        got = mine.read(piece, page * PAGE, PAGE)
+        got = mine.held(piece, page * PAGE, PAGE).read()
         assert got is None or set(got) <= {n % 30}, n
 """
 

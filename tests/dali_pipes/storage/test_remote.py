@@ -283,7 +283,6 @@ def test_a_file_that_was_replaced_by_a_shorter_one(served: Served) -> None:
             files.read("one.tar", offset, 20)
 
 
-@pytest.mark.xfail(strict=True, reason="416 is taken for a fault that passes")
 def test_a_range_behind_the_end_does_not_pass(served: Served) -> None:
     files = served.files(patience=1)
     served.replace("one.tar", DATA[:50])
@@ -322,7 +321,6 @@ def test_a_server_that_comes_back(served: Served) -> None:
         assert read.result() == DATA[7:17]
 
 
-@pytest.mark.xfail(strict=True, reason="the proof has one attempt")
 def test_a_proof_that_fails_once_proves_nothing(served: Served) -> None:
     files = served.files(patience=0.5)
     served.proxy.only = anything
@@ -350,10 +348,7 @@ BROKEN = [Fault("refuse"), Fault("hang", seconds=0.1)]
     "protocol",
     [
         "s3",
-        pytest.param(
-            "http",
-            marks=pytest.mark.xfail(strict=True, reason="fsspec says FileNotFoundError for all"),
-        ),
+        "http",
     ],
 )
 def test_versions_are_waited_for_where_connections_break(
@@ -366,7 +361,6 @@ def test_versions_are_waited_for_where_connections_break(
     assert files.version("one.tar") == files.versions["one.tar"]
 
 
-@pytest.mark.xfail(strict=True, reason="every file is told to be at fault instead")
 def test_a_look_where_the_server_is_gone(served: Served) -> None:
     files = served.files(patience=0.3)
     with served.proxy.away(), pytest.raises(Unreachable):
@@ -462,7 +456,6 @@ def test_what_cannot_be_written_is_told(s3: Served, tmp_path: Path) -> None:
     assert RemoteFiles(f"{s3.address}/nothing", "reels.json").names() == []
 
 
-@pytest.mark.xfail(strict=True, reason="the upload that is not there to be aborted hides the cause")
 def test_a_large_upload_whose_end_is_not_confirmed(
     s3: Served, object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -476,7 +469,6 @@ def test_a_large_upload_whose_end_is_not_confirmed(
     assert len(object_store.get(f"{s3.address}/three.tar")) == 11 * 2**20
 
 
-@pytest.mark.xfail(strict=True, reason="s3fs answers from the list that names() left behind")
 def test_a_version_is_not_what_a_list_said_before(s3: Served) -> None:
     files = s3.files()
     files.names()
