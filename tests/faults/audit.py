@@ -65,6 +65,7 @@ def main() -> None:
         world_size=world_size,
         batch_size=2,
         num_workers=1,
+        stall_seconds=20,
         **CLIPS,
     )
     noted = [line["consumed"] for line in lines(args.notes)] if rank == 0 else []

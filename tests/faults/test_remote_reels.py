@@ -297,22 +297,22 @@ def test_access_that_is_taken_away_ends_the_run_in_a_line(
 def test_a_fetcher_that_dies_ends_the_run_in_a_line(address: str) -> None:
     with closing(loader(address, fetch_ahead=1)) as clips:
         audit.clips(clips)
-        (child,) = children(os.getpid())
+        (child,) = children(os.getpid(), b"spawn_main")
         os.kill(child, signal.SIGKILL)
         with pytest.raises(LoaderStopped, match="the process that fetches from there ended"):
             until_it_ends(clips)
         assert audit.clips(clips)
-    assert not children(os.getpid())
+    assert not children(os.getpid(), b"spawn_main")
 
 
-def children(parent: int) -> list[int]:
-    """The fetchers that a process has."""
+def children(parent: int, command: bytes) -> list[int]:
+    """The processes that one has started, by a part of their command."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             fields = status.read_text().rpartition(")")[2].split()
-            command = status.with_name("cmdline").read_bytes()
-            if int(fields[1]) == parent and b"spawn_main" in command and fields[0] != "Z":
+            theirs = status.with_name("cmdline").read_bytes()
+            if int(fields[1]) == parent and command in theirs and fields[0] != "Z":
                 found.append(int(status.parent.name))
     return found
 
@@ -378,14 +378,20 @@ def torchrun(address: str, tmp_path: Path) -> Iterator[Any]:
         command += [str(ROOT / "tests/faults/audit.py"), "--reels", address, "--epochs", "8"]
         command += ["--caches", str(tmp_path / "caches"), "--notes", str(tmp_path / "log")]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        started.append(subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True))
+        started.append(subprocess.Popen(command, env=environment, cwd=ROOT))
         return started[-1]
 
     yield start
     for process in started:
+        kill(process)
+
+
+def kill(node: subprocess.Popen[bytes]) -> None:
+    """As if its machine were switched off: torchrun and its ranks, whose workers end with them."""
+    for pid in (*children(node.pid, b"audit.py"), node.pid):
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            os.kill(pid, signal.SIGKILL)
+    node.wait()
 
 
 def test_two_nodes_of_which_one_is_lost(
@@ -400,8 +406,7 @@ def test_two_nodes_of_which_one_is_lost(
         assert all(node.poll() is None for node in nodes)
         time.sleep(0.01)
     for node in reversed(nodes):
-        os.killpg(node.pid, signal.SIGKILL)
-        node.wait()
+        kill(node)
     assert 2 <= len(list(audit.lines(log))) < 9
     assert torchrun(0, 1, 3).wait(timeout=120) == 0
     noted = [tuple(clip) for line in audit.lines(log) for clip in line["clips"]]
