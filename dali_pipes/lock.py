@@ -30,3 +30,16 @@ def locked(file: Path, what: str) -> Iterator[None]:
         stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         stream.flush()
         yield
+
+
+@contextmanager
+def held_if_free(file: Path) -> Iterator[bool]:
+    """Whether nobody holds the file; then it is held within. Never on a file system without locks:
+    there nobody can know."""
+    with open(file, "a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_free = True
+        except OSError:
+            is_free = False
+        yield is_free

@@ -21,6 +21,7 @@ from dali_pipes.prepare.store import write_text
 from dali_pipes.prepare.work import add_workers_argument, bad_input, each, ranks, worker_count
 from dali_pipes.sources import VideoFiles
 from dali_pipes.sources.reels import are_reels
+from dali_pipes.storage import place as path_or_address
 
 # Good files of HMDB51 have one frame in the header more than pictures.
 SPARE_FRAMES = 1
@@ -42,7 +43,12 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dir", type=Path, metavar="DIR", help="videos at any depth, or reels")
+    parser.add_argument(
+        "dir",
+        type=path_or_address,
+        metavar="DIR",
+        help="videos at any depth, or reels, also an address",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
     parser.add_argument(
         "--min-frames",

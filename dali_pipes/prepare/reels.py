@@ -14,7 +14,7 @@ from functools import partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from uuid import uuid4
 
 import numpy as np
@@ -44,6 +44,7 @@ from dali_pipes.prepare.shards import (
     read_done,
     recover,
 )
+from dali_pipes.prepare.spool import Address
 from dali_pipes.prepare.store import claim
 from dali_pipes.prepare.work import (
     BadInput,
@@ -58,6 +59,8 @@ from dali_pipes.prepare.work import (
 )
 from dali_pipes.sources import FrameFolders, Source, VideoFiles
 from dali_pipes.sources.reels import FORMAT, MANIFEST
+from dali_pipes.storage import is_address
+from dali_pipes.storage import place as path_or_address
 
 PARTS = ".parts"  # folder of the videos under way
 
@@ -73,13 +76,65 @@ class Recipe:
     quality: int
     algorithm: str  # of flow; stored: from flow images
     device: str
-    parts: Path
 
 
 @dataclass(frozen=True)
 class Job:
     source: Source  # with one item
     name: str  # class/video
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder where reels are made, which all ranks see."""
+
+    out: Path
+
+    @property
+    def parts(self) -> Path:
+        return self.out / PARTS
+
+    def begin(
+        self,
+        place: Ranks,
+        held: ExitStack,
+        settings: dict[str, Any],
+        notes: dict[str, Any],
+        is_current: Callable[[Made], bool],
+    ) -> dict[str, str]:
+        """Claim the folder and mend what a killed run left. The origins of what is made, by name.
+
+        Raises BadInput.
+        """
+        return place.first(lambda: self._begin(held, settings, notes, is_current))
+
+    def _begin(
+        self,
+        held: ExitStack,
+        settings: dict[str, Any],
+        notes: dict[str, Any],
+        is_current: Callable[[Made], bool],
+    ) -> dict[str, str]:
+        claim(self.out / MANIFEST, self.out, settings, notes)
+        with bad_input():
+            held.enter_context(locked(self.out / ".lock", "`prepare reels`"))
+        shutil.rmtree(self.parts, ignore_errors=True)
+        self.parts.mkdir()
+        done = self.done(is_current)
+        recover(self.out, done)
+        return {name: made.origin for name, made in done.items()}
+
+    def writer(self, rank: int) -> ShardWriter:
+        return ShardWriter(self.out, rank)
+
+    def done(self, is_current: Callable[[Made], bool]) -> dict[str, Made]:
+        """The videos that are whole, by name."""
+        return read_done(self.out, is_current)
+
+    def finish(self, done: dict[str, Made]) -> None:
+        """Write the index of what is done, and clear up. Raises OSError."""
+        finish(self.out, done)
+        shutil.rmtree(self.parts)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +146,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of videos: folders RGB FLOW_X FLOW_Y of the published layout; RGB alone: its "
         "flow is computed",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, metavar="REELS", help="folder to make")
+    parser.add_argument(
+        "--out", type=path_or_address, required=True, metavar="REELS",
+        help="folder to make, or an address, as s3://bucket/prefix",
+    )  # fmt: skip
+    parser.add_argument(
+        "--spool", type=Path, metavar="DIR",
+        help="for an address: where shards grow until they are sent; default: the user's cache",
+    )  # fmt: skip
     add_flow_argument(
         parser, COMPUTED,
         "tvl1, as published, or tvl1-fast, what training from videos computes on a CPU: a fiftieth "
@@ -117,9 +179,10 @@ def main(args: argparse.Namespace) -> int:
     names = [os.path.relpath(path, root) for path in source.paths]
     _check_members(names, source.paths)
     recipe, what = _recipe(args, source)
+    target = _target(args)
     with ExitStack() as held:
         is_current = partial(_is_current, source, {name: n for n, name in enumerate(names)})
-        origins = place.first(partial(_begin, args.out, source, recipe, held, is_current))
+        origins = target.begin(place, held, _settings(recipe), _notes(source), is_current)
         share = place.share(range(len(names)))
         before = {
             names[n]: origin
@@ -131,16 +194,15 @@ def main(args: argparse.Namespace) -> int:
             print(f"reels: {what}", flush=True)
         again = sum(job.name in origins for job in todo)
         failures = [*source.left_out] if place.rank == 0 else []
-        failures += _make(todo, place, args.out, recipe, workers, len(before), again)
+        failures += _make(todo, place, target, recipe, workers, len(before), again)
         shares = place.meet((failures, before))
         status = 0
         if place.rank == 0:
-            everything = read_done(args.out, is_current)
+            everything = target.done(is_current)
             for name, origin in chain.from_iterable(before.items() for _, before in shares):
                 if name in everything:  # its shard is there still
                     everything[name] = replace(everything[name], origin=origin)
-            finish(args.out, everything)
-            shutil.rmtree(recipe.parts)
+            target.finish(everything)
             failures = [failure for failed, _ in shares for failure in failed]
             status = summary(f"{args.out}: {_contents(everything)}", failures)
     return place.end(status)
@@ -149,7 +211,7 @@ def main(args: argparse.Namespace) -> int:
 def _make(
     todo: Sequence[Job],
     place: Ranks,
-    out: Path,
+    target: Folder | Address,
     recipe: Recipe,
     workers: int,
     before: int,
@@ -157,9 +219,9 @@ def _make(
 ) -> list[BadVideo]:
     """Make what is missing of a rank's share; returns what failed."""
     failures = []
-    with ShardWriter(out, place.rank) as writer:
+    with target.writer(place.rank) as writer:
         for _, outcome in each(
-            partial(make_reel, recipe=recipe), todo, place,
+            partial(make_reel, recipe=recipe, parts=target.parts), todo, place,
             title="reels", unit="video", name=lambda job: job.source.paths[0], workers=workers,
             before=before, again=again, threads=recipe.device == "cuda",
         ):  # fmt: skip
@@ -185,6 +247,14 @@ def _source(args: argparse.Namespace) -> tuple[Source, Path]:
         return FrameFolders.found(*frames), frames[0]
 
 
+def _target(args: argparse.Namespace) -> Folder | Address:
+    if is_address(args.out):
+        return Address(args.out, args.spool)
+    if args.spool is not None:
+        raise BadInput("--spool is for an address; shards grow in a folder where they stay")
+    return Folder(args.out)
+
+
 def _recipe(args: argparse.Namespace, source: Source) -> tuple[Recipe, str]:
     """How to make reels, and what that means for the labels."""
     if source.has_flow:
@@ -192,7 +262,7 @@ def _recipe(args: argparse.Namespace, source: Source) -> tuple[Recipe, str]:
     else:
         algorithm = args.flow
         device, what = _flow(algorithm, args.device)
-    return Recipe(args.resize, args.quality, algorithm, device, args.out / PARTS), what
+    return Recipe(args.resize, args.quality, algorithm, device), what
 
 
 def _flow(algorithm: str, asked: str) -> tuple[str, str]:
@@ -204,35 +274,25 @@ def _flow(algorithm: str, asked: str) -> tuple[str, str]:
     return "cpu", f"{algorithm} on the CPU: {AGREEMENT['tvl1-fast']}"
 
 
-def _begin(
-    out: Path,
-    source: Source,
-    recipe: Recipe,
-    held: ExitStack,
-    is_current: Callable[[Made], bool],
-) -> dict[str, str]:
-    """Claim the folder and mend what a killed run left. The origins of what is made, by name."""
-    settings = {
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """What has to be the same for all reels of a place."""
+    return {
         "format": FORMAT,
         "resize": list(recipe.resize),
         "flow": recipe.algorithm,
         "flow_computed_by": {"cpu": "CPU", "cuda": "CUDA"}[recipe.device],
         "jpeg_quality": recipe.quality,
     }
+
+
+def _notes(source: Source) -> dict[str, Any]:
+    """What may be another when the same command is given again."""
     packages = ("av", "numpy", "opencv-contrib-python-headless")
-    notes = {
+    return {
         "jpeg_chroma": "4:2:0",
         "made_from": source.name,
         "made_with": {name: version(name) for name in packages},
     }
-    claim(out / MANIFEST, out, settings, notes)
-    with bad_input():
-        held.enter_context(locked(out / ".lock", "`prepare reels`"))
-    shutil.rmtree(recipe.parts, ignore_errors=True)
-    recipe.parts.mkdir()
-    done = read_done(out, is_current)
-    recover(out, done)
-    return {name: made.origin for name, made in done.items()}
 
 
 def _is_current(source: Source, item_of: dict[str, int], made: Made) -> bool:
@@ -253,14 +313,17 @@ def _standing(source: Source, item: int, origin: str | None) -> str | None:
         return None
 
 
-def make_reel(job: Job, recipe: Recipe) -> tuple[Header, Path, str]:
-    """What the pictures of a video are, a file with them, and their origin. Raises BadVideo."""
+def make_reel(job: Job, recipe: Recipe, parts: Path) -> tuple[Header, Path, str]:
+    """What the pictures of a video are, a file in `parts` with them, and their origin.
+
+    Raises BadVideo.
+    """
     origin = origin_of(job.source, 0)
     images = _images(job.source)
     first = next(images)
     fps = frame_rate(job.source.paths[0]) if isinstance(job.source, VideoFiles) else 0.0
     header = Header(job.name, first.shape[0], first.shape[1], fps, [], [], [])
-    file = recipe.parts / uuid4().hex
+    file = parts / uuid4().hex
     try:
         with open(file, "wb") as pictures:
             for frame, field in _steps(job.source, chain([first], images), recipe):

@@ -14,10 +14,11 @@ import os
 import shutil
 import tarfile
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Self
 from uuid import uuid4
@@ -73,8 +74,19 @@ class Made:
 class ShardWriter:
     """Appends videos to the shards of one process. A context: leaving it ends the last shard."""
 
-    def __init__(self, folder: Path, rank: int) -> None:
-        self._folder, self._rank = folder, rank
+    def __init__(
+        self,
+        folder: Path,
+        rank: int,
+        suffix: Callable[[], str] = lambda: "",
+        closed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        suffix: of the next shard's name, where its number alone may be another's.
+        closed: called when no shard grows any more, unless an error has ended the work.
+        """
+        self._folder, self._rank, self._suffix, self._closed = folder, rank, suffix, closed
+        self._number = -1  # of the last shard
         self._file: BinaryIO | None = None
         self._name, self._end = "", 0  # of the growing shard, and of the videos whole in it
         self._journal = folder / f".done-{uuid4().hex}.jsonl"
@@ -82,12 +94,17 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         if self._file is not None:
             self._finish(self._file)
+            if error is None:
+                self._closed()
 
     def add(self, header: Header, pictures: Path, origin: str) -> None:
-        """Append a video and note it; `pictures` is a file with its steps. Raises OSError."""
+        """Append a video and note it; `pictures` is a file with its steps.
+
+        Raises OSError, and what `closed` raises.
+        """
         file = self._file or self._begin()
         key, text = member_name(header.name), header.to_json().encode()
         file.seek(self._end)
@@ -103,12 +120,14 @@ class ShardWriter:
         self._end = made.end
         if self._end >= SHARD_BYTES:
             self._finish(file)
+            self._closed()
 
     def _begin(self) -> BinaryIO:
         rank = f"reels-{self._rank:04d}-"
         taken = [path.name for path in self._folder.glob(f"*{rank}*")]
         numbers = [int(name.partition(rank)[2][:5]) for name in taken]
-        self._name, self._end = f"{rank}{max(numbers, default=-1) + 1:05d}.tar", 0
+        self._number = max([self._number, *numbers]) + 1
+        self._name, self._end = f"{rank}{self._number:05d}{self._suffix()}.tar", 0
         self._file = open(self._folder / f".{self._name}.part", "wb")  # noqa: SIM115
         return self._file
 
@@ -134,18 +153,33 @@ def read_done(
     An index that is lost or damaged is made up for by what the shards say themselves.
     is_current: asked where a video is there several times; those that are not do not count.
     """
+    shards = sorted(folder.glob("reels-*.tar"))
+    try:
+        known = of_index(folder / INDEX_FILE)
+    except (OSError, ValueError):
+        known = list(chain.from_iterable(map(read_shard, shards)))
     of_shard: dict[str, list[Made]] = {}
-    for made in [*_of_index(folder), *_noted(folder)]:
+    for made in [*known, *_noted(folder)]:
         of_shard.setdefault(made.shard, []).append(made)
-    there: dict[str, dict[tuple[str, int], Made]] = {}
-    for path in [*folder.glob("reels-*.tar"), *folder.glob(_GROWING)]:
+    there = []
+    for path in [*shards, *folder.glob(_GROWING)]:
         with open(path, "rb") as shard:
             length = os.fstat(shard.fileno()).st_size
-            for made in of_shard.get(_final_name(path), ()):
-                if made.end <= length and _is_member(shard, made):
-                    there.setdefault(made.name, {})[made.shard, made.end] = made
+            there += [
+                made
+                for made in of_shard.get(_final_name(path), ())
+                if made.end <= length and _is_member(shard, made)
+            ]
+    return by_name(there, is_current)
+
+
+def by_name(there: Iterable[Made], is_current: Callable[[Made], bool]) -> dict[str, Made]:
+    """One of each video: where it is there several times, one that is current."""
+    of_name: dict[str, dict[tuple[str, int], Made]] = {}
+    for made in there:
+        of_name.setdefault(made.name, {})[made.shard, made.end] = made
     done = {}
-    for name, several in there.items():
+    for name, several in of_name.items():
         for made in several.values():
             if len(several) == 1 or is_current(made):
                 done[name] = made
@@ -184,26 +218,27 @@ def finish(folder: Path, done: dict[str, Made]) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    forget_lines(folder)
+
+
+def forget_lines(folder: Path) -> None:
+    """Remove the lines of a folder: what they say is noted elsewhere by now."""
     for journal in folder.glob(_DONE):
         journal.unlink()
 
 
-def _of_index(folder: Path) -> Iterator[Made]:
-    """The videos of the index that an earlier run wrote."""
-    file = folder / INDEX_FILE
-    try:
-        columns = reel_index.read(file)
-        table = reel_index.steps(str(file), reel_index.stamp(file))
-        origins = reel_index.read_origins(file)
-    except (OSError, ValueError):
-        for shard in sorted(folder.glob("reels-*.tar")):
-            yield from read_shard(shard)
-        return
+def of_index(file: Path) -> list[Made]:
+    """The videos of an index that an earlier run wrote. Raises OSError; ValueError if damaged."""
+    columns = reel_index.read(file)
+    table = reel_index.steps(str(file), reel_index.stamp(file))
+    origins = reel_index.read_origins(file)
+    videos = []
     for row, first in enumerate(columns.first.tolist()):
         height, width = columns.sizes[row].tolist()
         steps = table[first : first + int(columns.frames[row]) + 1]
         shard, fps = columns.shards[columns.shard[row]], float(columns.fps[row])
-        yield Made(columns.names[row], shard, (height, width), fps, steps, origins[row])
+        videos.append(Made(columns.names[row], shard, (height, width), fps, steps, origins[row]))
+    return videos
 
 
 def read_shard(path: Path) -> Iterator[Made]:
@@ -228,9 +263,14 @@ def _made(header: Header, shard: str, offset: int, origin: str = "") -> Made:
 
 def _noted(folder: Path) -> Iterator[Made]:
     for journal in sorted(folder.glob(_DONE)):
-        for line in journal.read_text().splitlines():
-            with suppress(ValueError):  # the process died while it wrote this line
-                yield Made.from_line(line)
+        yield from of_lines(journal.read_text())
+
+
+def of_lines(text: str) -> Iterator[Made]:
+    """The videos that were noted, without those whose line was not written whole."""
+    for line in text.splitlines():
+        with suppress(ValueError):  # the process died while it wrote this line
+            yield Made.from_line(line)
 
 
 def _write_member(file: BinaryIO, name: str, size: int, data: BinaryIO) -> int:

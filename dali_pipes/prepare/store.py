@@ -96,16 +96,35 @@ def claim(
     `made` was begun with other settings, or by something else.
     """
     try:
-        before = json.loads(record.read_text())
+        text = record.read_bytes()
     except FileNotFoundError:
         if made.is_dir() and any(made.iterdir()):
-            raise BadInput(
-                f"{made} holds data, but there is no {record} that says how it was made; "
-                "move it away, or choose another folder"
-            ) from None
+            raise unclaimed(record, made) from None
         record.parent.mkdir(parents=True, exist_ok=True)
-        write_text(record, json.dumps({**settings, **(notes or {})}, indent=2) + "\n")
-        return
+        write_text(record, recorded(settings, notes))
+    else:
+        check_claim(text, record, made, settings)
+
+
+def recorded(settings: dict[str, Any], notes: dict[str, Any] | None = None) -> str:
+    """What a record says."""
+    return json.dumps({**settings, **(notes or {})}, indent=2) + "\n"
+
+
+def unclaimed(record: Path | str, made: Path | str) -> BadInput:
+    """The error where something is there already that no record speaks of."""
+    return BadInput(
+        f"{made} holds data, but there is no {record} that says how it was made; "
+        "move it away, or choose another folder"
+    )
+
+
+def check_claim(
+    text: bytes, record: Path | str, made: Path | str, settings: dict[str, Any]
+) -> None:
+    """Raises BadInput if a record says that `made` was begun with other settings."""
+    try:
+        before = json.loads(text)
     except ValueError as error:
         raise BadInput(f"{record} is damaged ({error}); remove it and {made}") from error
     changed = [

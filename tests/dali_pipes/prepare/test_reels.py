@@ -325,6 +325,6 @@ def test_ranks_share_and_one_alone_makes_up_for_others(
 
 def test_a_video_whose_frame_size_changes_fails(tmp_path: Path) -> None:
     images = [np.zeros(shape, np.uint8) for shape in ((8, 8, 3), (8, 8, 3), (8, 16, 3))]
-    recipe = command.Recipe((8, 8), 95, "tvl1-fast", "cpu", tmp_path)
+    recipe = command.Recipe((8, 8), 95, "tvl1-fast", "cpu")
     with pytest.raises(Exception, match="frame size changes at frame 2"):
         list(command._with_flow("x.mp4", iter(images), recipe))
