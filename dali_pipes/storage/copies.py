@@ -1,7 +1,6 @@
 """Copies on this machine of files that an address has: made once, shared by all its processes."""
 
 import fcntl
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,13 +12,9 @@ from tqdm import tqdm
 
 from dali_pipes.storage.files import NotFetched
 from dali_pipes.storage.remote import RemoteFiles, Version
+from kernels.cache import cache_folder
 
 _SHOWN = 2**26  # bytes: of longer copies people see how far they are
-
-
-def default_cache() -> Path:
-    """Where copies go if no folder is named: $XDG_CACHE_HOME/sts-dali, or ~/.cache/sts-dali."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "sts-dali")
 
 
 def version_key(place: str, name: str, version: Version) -> str:
@@ -31,12 +26,13 @@ def version_key(place: str, name: str, version: Version) -> str:
 def local_copy(
     files: RemoteFiles, name: str, cache: Path | None, is_whole: Callable[[Path], bool]
 ) -> Path | None:
-    """A copy of the file as it is there now, below `cache`; None if there is no such file.
+    """A copy of the file as it is there now; None if there is no such file.
 
+    cache: a folder for it; None: the user's.
     is_whole: what a copy has to pass; one that does not is made once more.
     Raises ValueError that says what is wrong.
     """
-    folder = (cache or default_cache()) / "copies"
+    folder = (cache or cache_folder()) / "copies"
     try:
         version = files.version(name)
         copy = folder / f"{version_key(files.place, name, version)}-{name}"

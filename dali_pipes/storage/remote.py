@@ -10,11 +10,12 @@ GOOGLE_APPLICATION_CREDENTIALS, FSSPEC_*).
 import random
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 from dali_pipes.storage.address import checked_address, without_secrets
@@ -25,6 +26,7 @@ Found = TypeVar("Found")
 OPENING_SECONDS = 30.0  # patience before the first clip, when an address may be mistyped
 AT_ONCE = 16  # requests under way where many files are looked at
 CHUNK = 2**23  # bytes of a request where a whole file is wanted
+SLOWEST = 2.5e5  # bytes a second: what is sent more slowly does not arrive
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 10.0  # seconds between attempts
 
 
@@ -58,8 +60,12 @@ class RemoteFiles:
     @cached_property
     def system(self) -> Any:
         """The fsspec file system. It does not try again by itself: that is done here."""
-        seconds = max(1.0, min(20.0, self.patience / 10))
-        return _system(self.place, seconds)
+        return _system(self.place, self._seconds)
+
+    @property
+    def _seconds(self) -> float:
+        """That an answer may take."""
+        return max(1.0, min(20.0, self.patience / 10))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "system"}
@@ -141,10 +147,11 @@ class RemoteFiles:
 
     def upload(self, file: Path, name: str) -> None:
         """Put a file there: whole, or not at all. Raises NotFetched."""
+        size = file.stat().st_size
 
         def put() -> None:
             try:
-                self.system.put_file(str(file), self._path(name))
+                self._within(size, lambda: self.system.put_file(str(file), self._path(name)))
             except FileNotFoundError as error:
                 if _code(error) != "NoSuchUpload":
                     raise
@@ -155,7 +162,11 @@ class RemoteFiles:
 
     def write(self, name: str, data: bytes) -> None:
         """Put bytes there: whole, or not at all. Raises NotFetched."""
-        self._tried(name, lambda: self.system.pipe_file(self._path(name), data))
+
+        def put() -> None:
+            self._within(len(data), lambda: self.system.pipe_file(self._path(name), data))
+
+        self._tried(name, put)
 
     def remove(self, name: str) -> None:
         """Remove a file. Raises FileNotFoundError, NotFetched."""
@@ -179,6 +190,26 @@ class RemoteFiles:
             return data
 
         return self._tried(name, get) if size else b""
+
+    def _within(self, size: int, send: Callable[[], object]) -> None:
+        """Send so many bytes. Raises OSError if that does not end: libraries wait for ever for a
+        server that takes nothing."""
+        outcome = Future[object]()
+
+        def work() -> None:
+            try:
+                outcome.set_result(send())
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        Thread(target=work, daemon=True).start()
+        seconds = 3 * self._seconds + size / SLOWEST
+        try:
+            outcome.result(seconds)
+        except TimeoutError:
+            if outcome.done():  # it was the library's
+                raise
+            raise OSError(f"not taken in {seconds:.0f} s") from None
 
     def _path(self, name: str) -> str:
         return f"{self.place}/{name}" if name else self.place

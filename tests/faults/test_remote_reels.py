@@ -24,17 +24,19 @@ from dali_pipes.prepare import shards
 from dali_pipes.prepare.__main__ import main as prepare
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import Reels
-from dali_pipes.storage.copies import default_cache
+from kernels.cache import cache_folder
 from tests.faults import audit
 from tests.faults.damage import moving
 from tests.object_store import (
     ACCESS_KEY,
+    BUCKET,
     SECRET_KEY,
     Fault,
     FaultyProxy,
     ObjectStore,
     Request,
     always,
+    at_random,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -350,7 +352,37 @@ def test_an_index_that_is_damaged_there_says_so(local: Path, tmp_path: Path) -> 
     index.write_bytes(index.read_bytes()[:-2000] + bytes(2000))
     with pytest.raises(ValueError, match=r"index\.npz: is damaged"):
         Reels.found(f"file://{tmp_path}/reels")
-    assert not list((default_cache() / "copies").glob("*.npz"))
+    assert not list((cache_folder() / "copies").glob("*.npz"))
+
+
+def test_prepared_and_checked_through_faults(
+    local: Path, object_store: ObjectStore, faulty: FaultyProxy, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
+    address = f"s3://{BUCKET}/prepared"
+    faulty.only = lambda request: request.path.rpartition(".")[2] in ("tar", "npz", "jsonl")
+    passing = [Fault("status", status=500), Fault("reset"), Fault("truncate"), Fault("refuse")]
+    faulty.schedule = at_random(1, 0.4, *passing)
+    flags = ["--flow", "tvl1-fast", "--resize", "24x32", "--workers", "1"]
+    command = ["reels", str(local.parent / "videos"), "--out", address, *flags]
+    assert prepare([*command, "--spool", str(tmp_path / "spool")]) == 0
+    assert prepare(["check", address, "--workers", "1", "--min-frames", "40"]) == 0
+    assert faulty.injected
+    assert "every checksum is right" in capsys.readouterr().out
+    faulty.calm()
+    assert epochs(address, 2) == epochs(local, 2)
+
+    one, other, *_ = (k for k in object_store.keys(f"{address}/reels-") if k.endswith(".tar"))
+    shard = bytearray(object_store.get(one))
+    shard[len(shard) // 3] ^= 1
+    object_store.put(one, bytes(shard))
+    object_store.delete(other)
+    assert prepare(["check", address, "--workers", "1"]) == 1
+    said = capsys.readouterr().out
+    assert f"{Path(other).name}: no such file" in said
+    assert f"is damaged in {Path(one).name}" in said
+    assert said.count(f"{address}/class/") == 2
 
 
 def test_an_address_without_reels_says_so(object_store: ObjectStore, address: str) -> None:

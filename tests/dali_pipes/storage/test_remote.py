@@ -4,12 +4,14 @@ import os
 import pickle
 import random
 import shutil
+import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -25,6 +27,7 @@ from tests.object_store import (
     always,
     anything,
     at_random,
+    environment,
     first,
     never,
 )
@@ -536,3 +539,20 @@ def test_versions_without_a_tag_or_a_size(folder: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(files.system, "info", lambda path: {"size": None})
     with pytest.raises(NotFetched, match="does not tell how long it is"):
         files.version("one.tar")
+
+
+def test_a_server_that_takes_nothing_ends_an_upload(tmp_path: Path) -> None:
+    """It accepts the connection, and is silent."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        place = environment(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        (tmp_path / "file").write_bytes(bytes(2**20))
+        with mock.patch.dict(os.environ, place):
+            files = RemoteFiles("s3://bucket/prefix", "proof", patience=0.5)
+            began = time.monotonic()
+            with pytest.raises(NotFetched, match="not taken in"):
+                files.upload(tmp_path / "file", "file")
+            with pytest.raises(NotFetched, match="not taken in"):
+                files.write("name", b"data")
+            assert time.monotonic() - began < 20
