@@ -541,8 +541,11 @@ def test_versions_without_a_tag_or_a_size(folder: Path, monkeypatch: pytest.Monk
         files.version("one.tar")
 
 
-def test_a_server_that_takes_nothing_ends_an_upload(tmp_path: Path) -> None:
+def test_a_server_that_takes_nothing_ends_an_upload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It accepts the connection, and is silent."""
+    monkeypatch.setattr(remote, "_system", FRESH_SYSTEM)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
