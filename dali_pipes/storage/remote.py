@@ -17,9 +17,11 @@ from hashlib import blake2b
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
+from urllib.request import getproxies
 
 from dali_pipes.storage.address import checked_address, without_secrets
 from dali_pipes.storage.files import NotFetched, Stamp, Unreachable
+from dali_pipes.storage.signed import SignedReads
 
 Found = TypeVar("Found")
 
@@ -62,13 +64,20 @@ class RemoteFiles:
         """The fsspec file system. It does not try again by itself: that is done here."""
         return _system(self.place, self._seconds)
 
+    @cached_property
+    def _ranges(self) -> Any:
+        """What reads byte ranges."""
+        if self.place.partition("://")[0] in _PLAIN:
+            return self.system
+        return SignedReads(self.system, _system("https://", self._seconds))
+
     @property
     def _seconds(self) -> float:
         """That an answer may take."""
         return max(1.0, min(20.0, self.patience / 10))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "system"}
+        return {name: self.__dict__[name] for name in self.__dict__.keys() - {"system", "_ranges"}}
 
     def with_patience(self, seconds: float) -> "RemoteFiles":
         """The same files, for which faults are borne so long."""
@@ -182,7 +191,7 @@ class RemoteFiles:
 
     def _range(self, name: str, offset: int, size: int) -> bytes:
         def get() -> bytes:
-            data: bytes = self.system.cat_file(self._path(name), start=offset, end=offset + size)
+            data: bytes = self._ranges.cat_file(self._path(name), start=offset, end=offset + size)
             if len(data) > size:
                 raise _Final("its server does not serve byte ranges")
             if len(data) < size:
@@ -256,6 +265,7 @@ class RemoteFiles:
 
 
 ABSENT = "no such file"
+_PLAIN = ("http", "https", "file")  # there is nothing to sign
 
 
 class _Final(OSError):
@@ -288,7 +298,7 @@ def _diagnosis(error: Exception) -> tuple[str, bool]:
         return f"{text}: set credentials in the environment", False
     if status is not None:
         return f"the server answers {status} ({text})", status not in _FINAL_STATUS
-    return f"{name}: {text}" if name not in ("OSError", text) else text, True
+    return f"{name}: {text}" if name not in ("OSError", "PlainError", text) else text, True
 
 
 _FINAL_STATUS = (301, 405, 416, 501)  # another region, not allowed, behind the end, not known
@@ -325,6 +335,7 @@ def _system(address: str, seconds: float) -> Any:
             "connect_timeout": seconds,
             "read_timeout": seconds,
             "max_pool_connections": 128,
+            "signature_version": "s3v4",  # or signed URLs are of a kind that few stores take
             "retries": {"mode": "standard", "total_max_attempts": 1},
         }
     elif protocol in ("http", "https"):
@@ -333,7 +344,8 @@ def _system(address: str, seconds: float) -> Any:
         except ModuleNotFoundError as error:
             raise ValueError(_missing(address, error)) from error
         timeout = ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
-        options["client_kwargs"] = {"timeout": timeout}
+        client = {"timeout": timeout, "trust_env": bool(getproxies())}  # it costs a millisecond
+        options |= {"client_kwargs": client, "encoded": True}  # a signed address is as it is
     try:
         system = fsspec.filesystem(protocol, skip_instance_cache=True, **options)
     except ImportError as error:

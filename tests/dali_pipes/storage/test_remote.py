@@ -255,7 +255,8 @@ def test_what_does_not_pass_is_told_at_once(served: Served, fault: Fault, said: 
     with pytest.raises((NotFetched, FileNotFoundError)) as error:
         files.read("one.tar", 7, 1000)
     assert why(error).startswith(said)
-    assert served.proxy.injected == {fault.kind: 1}
+    # What refuses a signed URL is asked why by the store's library.
+    assert sum(served.proxy.injected.values()) <= (2 if fault.status == 403 else 1)
     assert "environment" in why(error) or fault.status != 403
 
 
@@ -386,9 +387,9 @@ def test_a_look_tells_why(s3: Served) -> None:
 def test_texts_of_the_server_are_told_without_secrets(s3: Served, status: int) -> None:
     files = s3.files(patience=0.2)
     text = f"who is {ACCESS_KEY}, {SECRET_KEY} at http://me:pw@host/a?sig=1"
-    s3.proxy.schedule = always(Fault("status", status=status, text=text))
+    s3.proxy.schedule, s3.proxy.only = always(Fault("status", status=status, text=text)), anything
     with pytest.raises(NotFetched) as error:
-        files.read("one.tar", 7, 10)
+        files.names()
     said = str(error.value)
     assert "who is ***, *** at http://***@host/a?***" in said
     assert str(error.value.strerror) in said
@@ -559,3 +560,44 @@ def test_a_server_that_takes_nothing_ends_an_upload(
             with pytest.raises(NotFetched, match="not taken in"):
                 files.write("name", b"data")
             assert time.monotonic() - began < 20
+
+
+def test_ranges_are_plain_requests_signed_once(s3: Served) -> None:
+    files = s3.files()
+    for n in range(20):
+        assert files.read("one.tar", n, 100) == DATA[n : n + 100]
+    assert len({request.query for request in s3.proxy.log}) == 1
+    assert "X-Amz-Signature" in s3.proxy.log[0].query
+
+
+def test_a_signature_that_is_not_taken_is_no_obstacle(s3: Served) -> None:
+    """It has run out, or a rule of the store forbids it."""
+    files = s3.files()
+    refuse = Fault("status", status=403)
+    s3.proxy.schedule = lambda request: refuse if "Signature" in request.query else None
+    for _ in range(3):
+        assert files.read("one.tar", 7, 100) == DATA[7:107]
+
+
+@pytest.mark.parametrize("kind", ["refuse", "reset"])
+def test_where_plain_requests_never_arrive_the_library_reads(s3: Served, kind: str) -> None:
+    """A certificate that the library alone knows, say."""
+    files = s3.files()
+    broken = Fault(kind)
+    s3.proxy.schedule = lambda request: broken if "Signature" in request.query else None
+    for _ in range(5):
+        assert files.read("one.tar", 7, 100) == DATA[7:107]
+    assert (
+        len([one for one in s3.proxy.log if "Signature" in one.query]) <= 6
+    )  # aiohttp tries twice
+
+
+def test_a_system_that_cannot_sign(s3: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = s3.files()
+
+    def sign(path: str, expiration: int) -> str:
+        raise NotImplementedError("sign")
+
+    monkeypatch.setattr(files.system, "sign", sign)
+    assert files.read("one.tar", 7, 100) == DATA[7:107]
+    assert all("Signature" not in request.query for request in s3.proxy.log)
