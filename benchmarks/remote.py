@@ -43,6 +43,7 @@ Row = dict[str, Any]
 BATCH = 8
 LATENCIES = (0, 10, 50)  # ms
 AHEAD = (8, 32, 128)  # clips, at the longest latency
+WORKERS = sorted({1, len(os.sched_getaffinity(0))})
 EPOCH = 500  # clips, so that a turn meets no video twice
 
 
@@ -135,7 +136,7 @@ def measured(bench: "Bench", rounds: int, seconds: float) -> list[Row]:
     bench.fill()
     bench.verify()
     rows = []
-    for workers in sorted({1, len(os.sched_getaffinity(0))}):
+    for workers in WORKERS:
         turns: dict[Way, list[Turn]] = {way: [] for way in WAYS}
         for number in range(rounds):
             for way in WAYS:

@@ -20,6 +20,7 @@ from dali_pipes.storage.remote import RemoteFiles
 NEAR = 2**16  # bytes between two ranges that one request may well bring along
 LARGEST = 2**23  # bytes of a request for several
 MOST_REQUESTS = 128  # under way at once
+_LATE = 4  # times what is fetched ahead: nobody lags so far behind
 
 
 class Range(NamedTuple):
@@ -92,11 +93,15 @@ class Ahead:
         return self._files.read_again(wrong.shard, wrong.offset, wrong.size)
 
     def _go_on(self, reached: int) -> None:
-        """Take up what is within reach, once it is enough for neighbours to be among it."""
+        """Take up what is within reach, once it is enough for neighbours to be among it.
+
+        The lock is held.
+        """
         self.reached = max(self.reached, reached)
         until = self.reached + 1 + self._ahead
         if until - self._next < max(1, self._ahead // 4):
             return
+        self._forget(self.reached - _LATE * self._ahead)
         parts = []
         for number in range(self._next, until):
             if (found := self._plan(number)) is not None:
@@ -106,6 +111,14 @@ class Ahead:
                 parts.append(part)
         self._next = until
         self._pool.submit(self._fetch, parts)
+
+    def _forget(self, until: int) -> None:
+        """What came before number `until` and nobody asked for, or it would stay for ever."""
+        for key, waiting in list(self._coming.items()):
+            while waiting and waiting[0][0] < until:
+                waiting.popleft()
+            if not waiting:
+                del self._coming[key]
 
     def _fetch(self, parts: Sequence[_Part]) -> None:
         """Give what the cache has, and send requests for the rest."""

@@ -134,6 +134,14 @@ def test_what_is_not_of_the_plan_comes_too(files: Counted, data: dict[str, bytes
     assert ahead.get("two", 33, 44) == data["two"][33:77]
 
 
+def test_what_nobody_asks_for_is_forgotten(files: Counted) -> None:
+    ahead = Ahead(files, None, ranges(*far_apart(30)), 2)
+    for n in range(1, 30):
+        ahead.get(*far_apart(30)[n])
+    assert not ahead._coming
+    assert files.asked.count(far_apart(30)[0]) == 1
+
+
 def test_one_that_cannot_be_had_is_alone_in_that(files: Counted, data: dict[str, bytes]) -> None:
     beyond = ("one", SIZE - 50, 100)
     wanted = [("one", SIZE - 100, 50), beyond, ("missing", 0, 10), ("two", 0, 10)]
