@@ -1,8 +1,5 @@
 """The files of an address, by fsspec: byte ranges, tried again until patience ends.
 
-    passes          time-outs, connections that break, 5xx, 429, bodies that end early
-    does not pass   404, 401, 403, a file shorter than it has to be, a server without byte ranges
-
 Credentials, endpoints and regions come from the environment, as the libraries read it (AWS_*,
 GOOGLE_APPLICATION_CREDENTIALS, FSSPEC_*).
 """
@@ -19,7 +16,8 @@ from threading import Thread
 from typing import Any, TypeVar
 from urllib.request import getproxies
 
-from dali_pipes.storage.address import checked_address, without_secrets
+from dali_pipes.storage.address import checked_address
+from dali_pipes.storage.diagnosis import ABSENT, Final, code, diagnosis
 from dali_pipes.storage.files import NotFetched, Stamp, Unreachable
 from dali_pipes.storage.signed import SignedReads
 
@@ -69,7 +67,7 @@ class RemoteFiles:
         """What reads byte ranges."""
         if self.place.partition("://")[0] in _PLAIN:
             return self.system
-        return SignedReads(self.system, _system("https://", self._seconds))
+        return SignedReads(self.system, _system("https://", self._seconds, encoded=True))
 
     @property
     def _seconds(self) -> float:
@@ -162,7 +160,7 @@ class RemoteFiles:
             try:
                 self._within(size, lambda: self.system.put_file(str(file), self._path(name)))
             except FileNotFoundError as error:
-                if _code(error) != "NoSuchUpload":
+                if code(error) != "NoSuchUpload":
                     raise
                 # the parts are one already, or gone: s3fs, which wanted to remove them, hides why
                 raise OSError("what was sent was not confirmed") from None
@@ -193,7 +191,7 @@ class RemoteFiles:
         def get() -> bytes:
             data: bytes = self._ranges.cat_file(self._path(name), start=offset, end=offset + size)
             if len(data) > size:
-                raise _Final("its server does not serve byte ranges")
+                raise Final("its server does not serve byte ranges")
             if len(data) < size:
                 raise OSError(f"{len(data)} of {size} bytes came")
             return data
@@ -235,7 +233,7 @@ class RemoteFiles:
             try:
                 found = get()
             except Exception as error:
-                why, passes = _diagnosis(error)
+                why, passes = diagnosis(error)
                 spent = time.monotonic() - began
                 if not passes:
                     raise (
@@ -258,74 +256,24 @@ class RemoteFiles:
                 self.system.cat_file(self._path(self.proof), start=0, end=1)
                 return
             except Exception as error:
-                why, passes = _diagnosis(error)
+                why, passes = diagnosis(error)
                 if not passes or pause is None:
                     raise Unreachable(f"{self.place}: nothing comes any more: {why}") from error
             time.sleep(pause * random.uniform(0.5, 1.0))
 
 
-ABSENT = "no such file"
 _PLAIN = ("http", "https", "file")  # there is nothing to sign
-
-
-class _Final(OSError):
-    """What no further attempt would mend."""
 
 
 def _times(attempts: int) -> str:
     return "tried once" if attempts == 1 else f"tried {attempts} times"
 
 
-def _diagnosis(error: Exception) -> tuple[str, bool]:
-    """(what is wrong, in words; whether it may pass)."""
-    status = None
-    cause: BaseException | None = error
-    while cause is not None and status is None:
-        status = _status(cause)
-        cause = cause.__cause__
-    hidden = error.__cause__  # fsspec's http says FileNotFoundError of whatever goes wrong
-    if status is None and isinstance(error, FileNotFoundError) and isinstance(hidden, Exception):
-        return _diagnosis(hidden)
-    text = without_secrets(str(error)) or type(error).__name__
-    name = type(error).__name__
-    if isinstance(error, _Final):
-        return str(error), False
-    if status in (404, 410) or (status is None and isinstance(error, FileNotFoundError)):
-        return ABSENT, False
-    if status in (401, 403) or (status is None and isinstance(error, PermissionError)):
-        return f"access denied ({text}): see the credentials in the environment", False
-    if name in _NO_CREDENTIALS:
-        return f"{text}: set credentials in the environment", False
-    if status is not None:
-        return f"the server answers {status} ({text})", status not in _FINAL_STATUS
-    return f"{name}: {text}" if name not in ("OSError", "PlainError", text) else text, True
+def _system(address: str, seconds: float, encoded: bool = False) -> Any:
+    """The file system of an address, whose answers may take so long. Raises ValueError.
 
-
-_FINAL_STATUS = (301, 405, 416, 501)  # another region, not allowed, behind the end, not known
-_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")
-
-
-def _code(error: BaseException) -> str | None:
-    """The code of S3 for an error of s3fs."""
-    answer = getattr(error.__cause__, "response", None)
-    return answer.get("Error", {}).get("Code") if isinstance(answer, dict) else None
-
-
-def _status(error: BaseException) -> int | None:
-    """The HTTP status that an error of aiohttp, botocore or gcsfs is about."""
-    answer = getattr(error, "response", None)
-    if isinstance(answer, dict):  # botocore
-        answer = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return answer if isinstance(answer, int) else None
-    for name in ("status", "code"):
-        value = getattr(error, name, None)
-        if isinstance(value, int | str) and str(value).isdecimal() and int(value) >= 300:
-            return int(value)
-    return None
-
-
-def _system(address: str, seconds: float) -> Any:
-    """The file system of an address, whose answers may take so long. Raises ValueError."""
+    encoded: HTTP addresses are taken as they are, as signed ones have to be.
+    """
     import fsspec
 
     protocol = address.partition("://")[0]
@@ -345,7 +293,7 @@ def _system(address: str, seconds: float) -> Any:
             raise ValueError(_missing(address, error)) from error
         timeout = ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
         client = {"timeout": timeout, "trust_env": bool(getproxies())}  # it costs a millisecond
-        options |= {"client_kwargs": client, "encoded": True}  # a signed address is as it is
+        options |= {"client_kwargs": client, "encoded": encoded}
     try:
         system = fsspec.filesystem(protocol, skip_instance_cache=True, **options)
     except ImportError as error:

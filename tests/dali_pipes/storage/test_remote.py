@@ -68,10 +68,10 @@ FRESH_SYSTEM = remote._system
 def _clients_are_kept(monkeypatch: pytest.MonkeyPatch, systems: dict[tuple, object]) -> None:
     """An S3 client takes 0.3 s to make."""
 
-    def system(address: str, seconds: float) -> object:
-        key = address.partition("://")[0], seconds
+    def system(address: str, seconds: float, encoded: bool = False) -> object:
+        key = address.partition("://")[0], seconds, encoded
         if key not in systems:
-            systems[key] = FRESH_SYSTEM(address, seconds)
+            systems[key] = FRESH_SYSTEM(address, seconds, encoded)
         return systems[key]
 
     monkeypatch.setattr(remote, "_system", system)
