@@ -26,7 +26,7 @@ MEASURED = frozenset((
     "us_per_clip", "clips_per_s", "iqr_percent", "repeats", "cpu_us_per_clip",
     "seconds", "mib", "gb_per_s", "tflop_per_s", "pairs_per_s",
     "ceiling", "percent_of_ceiling", "percent_of_copy", "of_ceiling", "of_stages", "of_cached",
-    "of_folder", "fetcher_ms",
+    "of_folder", "fetcher_ms", "store_ms",
     "share_waiting", "ratio", "ratio_low", "ratio_high", "times_published",
     "reels_ratio", "reels_ratio_low", "reels_ratio_high",
     "published_labels", "position", "orientation", "frame", "colour_position", "colour", "crops",

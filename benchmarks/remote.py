@@ -4,8 +4,9 @@ The reels are copied under many names until an epoch is long, and served on this
 `benchmarks.object_server`, whose answers come 0, 10 and 50 ms late. `ClipLoader` reads them from
 their folder, and from s3:// without a cache (every clip is a request), with an empty cache and with
 a full one. First each way has to give the batch that the folder gives; else nothing is timed. Ways
-are measured in turns. With one decoding worker a second core is left to fetcher and server; with
-one a core they take time of decoding. A row is appended to benchmarks/results/remote.jsonl.
+are measured in turns. With one decoding worker a second core is left to fetcher and store; with one
+a core they take time from decoding, the store too, which elsewhere is another machine: `fetcher_ms`
+and `store_ms` are their processor time a clip. A row goes to benchmarks/results/remote.jsonl.
 """
 
 import os
@@ -150,37 +151,50 @@ def measured(bench: "Bench", rounds: int, seconds: float) -> list[Row]:
             shares = [one.seconds / mine.seconds for one, mine in zip(folder, taken, strict=True)]
             row["of_folder"] = timing.digits(statistics.median(shares))
             if way.latency is not None:
-                spent = statistics.median(one.fetcher for one in taken)
-                row["fetcher_ms"] = timing.digits(1000 * spent)
+                for name in ("fetcher", "store"):
+                    spent = statistics.median(getattr(one, name) for one in taken)
+                    row[f"{name}_ms"] = timing.digits(1000 * spent)
             rows.append(row)
     return rows
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What a clip took, in seconds, and what of a processor the fetcher took for it."""
+    """What a clip took, in seconds, and what of a processor two processes took for it."""
 
     seconds: float
     fetcher: float
+    store: float
 
 
 def turn(clips: ClipLoader, seconds: float) -> Turn:
     """Read for so long, once what was ready at first is gone."""
     for _ in range(4):
         clips.next_batch()
-    count, began, before = 0, time.perf_counter(), fetcher_seconds()
+    count, began, fetcher, store = 0, time.perf_counter(), fetcher_seconds(), store_seconds()
     while (elapsed := time.perf_counter() - began) < seconds or not count:
         count += len(clips.next_batch())
-    return Turn(elapsed / count, (fetcher_seconds() - before) / count)
+    spent = (elapsed, fetcher_seconds() - fetcher, store_seconds() - store)
+    return Turn(*(one / count for one in spent))
 
 
 def fetcher_seconds() -> float:
     """Processor time of this process's fetcher so far; 0 if it has none."""
-    for child in active_children():
-        if child.name == PROCESS:
-            fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return 0.0
+    return sum(_processor_seconds(c.pid) for c in active_children() if c.name == PROCESS and c.pid)
+
+
+def store_seconds() -> float:
+    """Processor time of the servers so far."""
+    return sum(
+        _processor_seconds(int(path.parent.name))
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if b"benchmarks.object_server" in path.read_bytes()
+    )
+
+
+def _processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dali_pipes.decoding.encoded import GPU_CODECS
 from dali_pipes.pipelines import nvdec
 from dali_pipes.pipelines.feed import Feed
 from dali_pipes.pipelines.fetch import FetchEncoded, Share
+from dali_pipes.pipelines.fetcher import Fetching
 from dali_pipes.prepare.encode import write_video
 from dali_pipes.sources import Synthetic, VideoFiles
 from dali_pipes.sources.index import Index
@@ -67,7 +68,8 @@ def test_the_summary_says_who_decodes_how_many_files_and_why(source: VideoFiles)
     assert survey(source, index, for_gpu=True).unsure == known.unsure  # kept
     assert [known.unsure[item] for item in range(3)] == ["", "", "its codec is mjpeg"]
     work = {"batch_size": 2, "workers": 0, "prefetch": 1, "decode_threads": 2, "stall_seconds": 9}
-    feed = Feed(source, ClipSpec(), known, "tvl1", torch.device("cpu"), **work)
+    fetching = Fetching(1, None, 1, 0, 1)
+    feed = Feed(source, ClipSpec(), known, "tvl1", torch.device("cpu"), fetching=fetching, **work)
     assert feed.decoder == (
         "video on the GPU (NVDEC: vp8, vp9): 2 files; on the CPU (PyAV): 3 (its codec is mjpeg: 2, "
         "its sides are not within 144 to 4096 pixels: 1); this GPU does not decode h264, hevc, "
