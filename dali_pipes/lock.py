@@ -4,7 +4,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -29,6 +29,15 @@ def locked(file: Path, what: str) -> Iterator[None]:
         stream.truncate(0)
         stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         stream.flush()
+        yield
+
+
+@contextmanager
+def held(file: Path) -> Iterator[None]:
+    """Wait until nobody holds the file, and hold it within. Where there are no locks, all go on."""
+    with open(file, "w") as stream:
+        with suppress(OSError):
+            fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
 

@@ -162,10 +162,10 @@ class Plan:
         clip = clip_at(self.share.slot(number), len(self.source), self.spec)
         item = clip.video
         listed, frames = int(self.source.starts[item]), int(self.source.frames[item])
-        known = isinstance(self.files.versions[self.source.shard_name(item)], Version)
+        is_there = isinstance(self.files.versions[self.source.shard_name(item)], Version)
+        if not (is_there and frames):
+            return None
         try:
-            if not (known and frames):
-                return None
             start = clip_start(
                 clip.position, None if listed == NO_START else listed, frames, None, self.spec.needs
             )

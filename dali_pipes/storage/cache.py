@@ -9,7 +9,6 @@ not trusted: who reads compares checksums and fetches anew what is wrong, so tha
 of the files, also while others read, costs time at most. Any of them may be removed at any time.
 """
 
-import fcntl
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -17,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from dali_pipes.lock import held_if_free
 
 PAGE = 2**16  # bytes; a clip of 16 frames of 128x171 takes three or four
 _LOOK_EVERY = 64  # the cache is measured whenever a process has written such a part of its limit
@@ -129,10 +130,8 @@ class Cache:
         if self._written < part:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / ".evicting", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:  # another process is at it
+        with held_if_free(self.folder / ".evicting") as is_free:
+            if not is_free:  # another process is at it
                 return
             # Beside it, as much as all may write before they look again.
             self._evict(self.limit - size - 2 * part * self.sharers)

@@ -1,15 +1,14 @@
 """Copies on this machine of files that an address has: made once, shared by all its processes."""
 
-import fcntl
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from uuid import uuid4
 
 from tqdm import tqdm
 
+from dali_pipes.lock import held
 from dali_pipes.storage.files import NotFetched
 from dali_pipes.storage.remote import RemoteFiles, Version
 from kernels.cache import cache_folder
@@ -37,7 +36,7 @@ def local_copy(
         version = files.version(name)
         copy = folder / f"{version_key(files.place, name, version)}-{name}"
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder / f".{copy.name}.lock"):
+        with held(folder / f".{copy.name}.lock"):
             # Without a tag, a copy of the same length may be of other content.
             if not (version.tag and copy.is_file()):
                 for _ in range(2):
@@ -69,12 +68,3 @@ def _download(files: RemoteFiles, name: str, version: Version, copy: Path) -> No
         part.replace(copy)
     finally:
         part.unlink(missing_ok=True)
-
-
-@contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """One process of this machine at a time; others wait. Where there are no locks, all go on."""
-    with open(file, "w") as stream:
-        with suppress(OSError):
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

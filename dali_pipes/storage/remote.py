@@ -107,17 +107,13 @@ class RemoteFiles:
 
     def stamp(self, name: str) -> Stamp:
         """As `look` saw the file. Raises OSError if it is not there."""
-        version = self.versions[name]
-        if isinstance(version, str):
-            raise NotFetched(version)
+        version = self._seen(name)
         digest = blake2b(version.tag.encode(), digest_size=7).digest()
         return version.size, int.from_bytes(digest, "big")
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Exactly these bytes of a file that was looked at. Raises NotFetched, Unreachable."""
-        version = self.versions[name]
-        if isinstance(version, str):
-            raise NotFetched(version)
+        version = self._seen(name)
         if offset + size > version.size:
             raise NotFetched(f"has {version.size} bytes, {offset + size} are needed")
         try:
@@ -186,6 +182,13 @@ class RemoteFiles:
         except FileNotFoundError:
             return []
         return sorted(str(one["name"]).rpartition("/")[2] for one in found if one["type"] == "file")
+
+    def _seen(self, name: str) -> Version:
+        """As `look` saw the file. Raises NotFetched if it did not."""
+        version = self.versions[name]
+        if isinstance(version, str):
+            raise NotFetched(version)
+        return version
 
     def _range(self, name: str, offset: int, size: int) -> bytes:
         def get() -> bytes:
