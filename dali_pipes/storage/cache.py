@@ -55,15 +55,18 @@ class Held(NamedTuple):
     path: str
     offset: int
     size: int
+    page: int  # the first that has some of them
+    pages: int
 
     def read(self) -> bytes | None:
-        """None if they cannot be read."""
+        """None if they are not there any more, also where a new file has the name of the old."""
         try:
             with open(self.path, "rb", buffering=0) as file:
+                marks = os.pread(file.fileno(), self.pages, self.page)
                 data = os.pread(file.fileno(), self.size, self.offset)
         except OSError:
             return None
-        return data if len(data) == self.size else None
+        return data if marks == b"\1" * self.pages and len(data) == self.size else None
 
 
 @dataclass
@@ -96,7 +99,9 @@ class Cache:
 
     def held(self, piece: Piece, begin: int, size: int) -> Held:
         """Bytes of the piece from `begin` on, if their pages are there."""
-        return Held(str(self._pieces / piece.name), piece.data + begin, size)
+        first, last = begin // PAGE, -(-(begin + size) // PAGE)
+        path = str(self._pieces / piece.name)
+        return Held(path, piece.data + begin, size, first, last - first)
 
     def write(self, piece: Piece, first: int, data: bytes) -> None:
         """Put whole pages of a piece there, from page `first` on (its last may be shorter)."""
